@@ -1,1 +1,6 @@
-
+//! Parlour: calls for Matrix rooms.
+pub mod livekit;
+pub mod net;
+pub mod rtp;
+pub mod sfu;
+pub mod transport;
