@@ -1,1 +1,2 @@
-
+//! Parlour: calls for Matrix rooms.
+pub mod sfu;
