@@ -1,1 +1,4 @@
+//! Parlour: calls for Matrix rooms.
 
+pub mod livekit;
+pub mod sfu;
