@@ -1,5 +1,6 @@
 //! Parlour: calls for Matrix rooms.
 pub mod livekit;
+pub mod metrics;
 pub mod net;
 pub mod rtp;
 pub mod sfu;

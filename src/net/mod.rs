@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::livekit::{JoinRequest, Outgoing};
 use crate::metrics::Metrics;
-use crate::sfu::{self, ParticipantId};
+use crate::sfu;
 use worker::{Command, Worker};
 
 pub use addresses::candidates;
@@ -37,7 +37,7 @@ pub struct Options {
     pub public_addresses: Vec<std::net::IpAddr>,
     pub limits: sfu::Limits,
     /// Signs refreshed tokens.
-    pub keys: Arc<crate::livekit::Keys>,
+    pub keys: crate::livekit::Keys,
     pub metrics: Arc<Metrics>,
 }
 
@@ -109,16 +109,16 @@ impl Node {
     pub async fn join(&self, request: JoinRequest) -> Result<SignalStream, JoinRefused> {
         let (sender, responses) = mpsc::channel(RESPONSE_QUEUE);
         let joined = self.ask(|reply| Command::Join { request: Box::new(request), responses: sender, reply }).await;
-        let session = joined.map_err(|_| JoinRefused::Gone)??;
+        let socket = joined.map_err(|_| JoinRefused::Gone)??;
         let (requests, mut inbox) = mpsc::channel(REQUEST_QUEUE);
         let node = self.clone();
         tokio::spawn(async move {
             while let Some(message) = inbox.recv().await {
-                if node.command(Command::Request { session, message: Box::new(message) }).await.is_err() {
+                if node.command(Command::Request { socket, message: Box::new(message) }).await.is_err() {
                     return;
                 }
             }
-            let _ = node.command(Command::SignalLost { session }).await;
+            let _ = node.command(Command::SignalLost { socket }).await;
         });
         Ok(SignalStream { requests, responses })
     }
@@ -127,12 +127,4 @@ impl Node {
     pub async fn shut_down(&self) {
         let _ = self.command(Command::ShutDown).await;
     }
-}
-
-/// One WebSocket's worth of a participant's signalling: a resumed session gets a new number, so that what the old socket
-/// still says or its end is told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SignalSession {
-    pub participant: ParticipantId,
-    pub number: u64,
 }

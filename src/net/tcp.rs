@@ -10,7 +10,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
 use super::udp::canonical;
-use crate::transport::framing::{Deframer, frame};
+use crate::transport::framing::{self, Deframer};
 use crate::transport::{Protocol, Transmit};
 
 /// Connections that may be open at once. Each costs a file descriptor and its buffers.
@@ -111,7 +111,9 @@ impl Tcp {
         if connection.backlog.len() + transmit.bytes.len() > MAX_BACKLOG_BYTES {
             return;
         }
-        connection.backlog.extend(frame(&transmit.bytes));
+        let Some(header) = framing::header(transmit.bytes.len()) else { return };
+        connection.backlog.extend(header);
+        connection.backlog.extend(&transmit.bytes);
         if connection.flush().is_err() {
             self.close(registry, token);
         }
@@ -154,7 +156,7 @@ impl Connection {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     self.last_read = now;
-                    self.deframer.push(&buffer[..count]);
+                    self.deframer.push(&buffer[..count]).map_err(io::Error::other)?;
                     while let Some(datagram) = self.deframer.next_frame().map_err(io::Error::other)? {
                         each(self.peer, self.local, datagram);
                     }

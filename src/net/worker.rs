@@ -16,8 +16,8 @@ use tracing::{info, warn};
 
 use super::tcp::Tcp;
 use super::udp::Udp;
-use super::{JoinRefused, Options, SignalSession, candidates};
-use crate::livekit::{JoinRequest, Outgoing, Signalling};
+use super::{JoinRefused, Options, candidates};
+use crate::livekit::{JoinRequest, Outgoing, Signalling, SocketId};
 use crate::metrics::Metrics;
 use crate::sfu::{EventKind, JoinError, Now, ParticipantId, RoomInfo, RoomOptions, Sfu, Verdict};
 use crate::transport::{Datagram, Protocol, Settings};
@@ -37,9 +37,9 @@ const SHUTDOWN_LINGER: Duration = Duration::from_millis(300);
 pub(super) enum Command {
     CreateRoom { name: String, options: RoomOptions, reply: oneshot::Sender<Option<RoomInfo>> },
     Room { name: String, reply: oneshot::Sender<Option<RoomInfo>> },
-    Join { request: Box<JoinRequest>, responses: mpsc::Sender<Outgoing>, reply: oneshot::Sender<Result<SignalSession, JoinRefused>> },
-    Request { session: SignalSession, message: Box<proto::signal_request::Message> },
-    SignalLost { session: SignalSession },
+    Join { request: Box<JoinRequest>, responses: mpsc::Sender<Outgoing>, reply: oneshot::Sender<Result<SocketId, JoinRefused>> },
+    Request { socket: SocketId, message: Box<proto::signal_request::Message> },
+    SignalLost { socket: SocketId },
     ShutDown,
 }
 
@@ -51,18 +51,16 @@ pub(super) struct Worker {
     poll: Poll,
     waker: Arc<Waker>,
     commands: mpsc::Receiver<Command>,
-    sinks: HashMap<ParticipantId, Sink>,
-    last_session: u64,
+    sockets: HashMap<SocketId, mpsc::Sender<Outgoing>>,
+    /// Joins that have no verdict yet.
+    joining: HashMap<ParticipantId, Joining>,
     metrics: Arc<Metrics>,
     next_housekeeping: Instant,
     stop_at: Option<Instant>,
 }
 
-/// Where a participant's responses go.
-struct Sink {
-    number: u64,
-    responses: mpsc::Sender<Outgoing>,
-    /// What the line about its join says besides the verdict.
+/// What the line about a join says besides the verdict.
+struct Joining {
     sid: String,
     room: String,
     client: String,
@@ -86,8 +84,8 @@ impl Worker {
             poll,
             waker,
             commands,
-            sinks: HashMap::new(),
-            last_session: 0,
+            sockets: HashMap::new(),
+            joining: HashMap::new(),
             metrics: options.metrics,
             next_housekeeping: Instant::now(),
             stop_at: None,
@@ -188,16 +186,10 @@ impl Worker {
             Command::Join { request, responses, reply } => {
                 let _ = reply.send(self.join(now, *request, responses));
             }
-            Command::Request { session, message } => {
-                if self.is_current(session) {
-                    self.signalling.request(now, &mut self.sfu, session.participant, *message);
-                }
-            }
-            Command::SignalLost { session } => {
-                if self.is_current(session) {
-                    self.sinks.remove(&session.participant);
-                    self.signalling.closed(now, &mut self.sfu, session.participant);
-                }
+            Command::Request { socket, message } => self.signalling.request(&mut self.sfu, now, socket, *message),
+            Command::SignalLost { socket } => {
+                self.sockets.remove(&socket);
+                self.signalling.closed(&mut self.sfu, now, socket);
             }
             Command::ShutDown => {
                 self.sfu.shut_down(now);
@@ -207,28 +199,25 @@ impl Worker {
         self.settle(now);
     }
 
-    fn is_current(&self, session: SignalSession) -> bool {
-        self.sinks.get(&session.participant).is_some_and(|sink| sink.number == session.number)
-    }
-
-    fn join(&mut self, now: Now, request: JoinRequest, responses: mpsc::Sender<Outgoing>) -> Result<SignalSession, JoinRefused> {
-        let (room, client) = (request.room.clone(), request.client.clone());
-        let participant = self.signalling.join(now, &mut self.sfu, request).map_err(|error| match error {
+    fn join(&mut self, now: Now, request: JoinRequest, responses: mpsc::Sender<Outgoing>) -> Result<SocketId, JoinRefused> {
+        let (room, client, resumes) = (request.room.clone(), request.client.clone(), request.reconnect.is_some());
+        let socket = self.signalling.join(&mut self.sfu, now, request).map_err(|error| match error {
             JoinError::RoomMissing => JoinRefused::RoomMissing,
             JoinError::RoomFull => JoinRefused::RoomFull,
             JoinError::TooManyParticipants => JoinRefused::Busy,
         })?;
-        self.last_session += 1;
-        let sid = self.sfu.info(participant).map(|info| info.sid.to_string()).unwrap_or_default();
-        self.sinks.insert(participant, Sink { number: self.last_session, responses, sid, room, client });
-        Ok(SignalSession { participant, number: self.last_session })
+        self.sockets.insert(socket, responses);
+        if let Some(info) = self.signalling.participant(socket).filter(|_| !resumes).and_then(|id| Some((id, self.sfu.info(id)?))) {
+            self.joining.insert(info.0, Joining { sid: info.1.sid.to_string(), room, client });
+        }
+        Ok(socket)
     }
 
     // --- out -----------------------------------------------------------------------------------------------------
 
     /// Everything that is due, and everything that waits to leave.
     fn flush(&mut self, now: Now) {
-        self.signalling.handle_timeout(now, &mut self.sfu);
+        self.signalling.handle_timeout(&mut self.sfu, now);
         self.settle(now);
         while let Some(transmit) = self.sfu.poll_transmit() {
             match transmit.protocol {
@@ -246,31 +235,30 @@ impl Worker {
             if let EventKind::Verdict(verdict) = &event.kind {
                 self.report(event.to, verdict);
             }
-            self.signalling.handle_event(now, &mut self.sfu, event);
+            self.signalling.handle_event(&mut self.sfu, now, event);
             self.sfu.drive(now);
         }
-        while let Some((participant, outgoing)) = self.signalling.poll_outgoing() {
-            self.deliver(now, participant, outgoing);
+        while let Some((socket, outgoing)) = self.signalling.poll_outgoing() {
+            self.deliver(now, socket, outgoing);
         }
     }
 
-    fn deliver(&mut self, now: Now, participant: ParticipantId, outgoing: Outgoing) {
-        let Some(sink) = self.sinks.get(&participant) else { return };
+    fn deliver(&mut self, now: Now, socket: SocketId, outgoing: Outgoing) {
+        let Some(responses) = self.sockets.get(&socket) else { return };
         let closes = matches!(outgoing, Outgoing::Close(_));
-        let delivered = sink.responses.try_send(outgoing).is_ok();
+        let delivered = responses.try_send(outgoing).is_ok();
         if closes || !delivered {
-            self.sinks.remove(&participant);
+            self.sockets.remove(&socket);
         }
         if !delivered {
-            // It reads too slowly, or its socket is gone: a client that comes back resumes.
-            self.signalling.closed(now, &mut self.sfu, participant);
+            // It reads too slowly, or is gone already: a client that comes back resumes.
+            self.signalling.closed(&mut self.sfu, now, socket);
         }
     }
 
     /// The one line that says how a join ended.
-    fn report(&self, participant: ParticipantId, verdict: &Verdict) {
-        let Some(sink) = self.sinks.get(&participant) else { return };
-        let (sid, room, client) = (&sink.sid, &sink.room, &sink.client);
+    fn report(&mut self, participant: ParticipantId, verdict: &Verdict) {
+        let Some(Joining { sid, room, client }) = self.joining.remove(&participant) else { return };
         match verdict {
             Verdict::Connected { after } => {
                 let ms = after.as_millis() as u64;

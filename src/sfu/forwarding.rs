@@ -10,7 +10,7 @@ use super::room::Room;
 use super::timers::Timer;
 use super::{Link, Now, TrackKey, Turn};
 use crate::rtp::{h264, vp8};
-use crate::transport::{Datagram, Event, MediaPacket, Output, SenderId, Transmit};
+use crate::transport::{Datagram, Event, MediaPacket, Output, SenderId};
 
 impl Room {
     pub fn receive(&mut self, now: Now, link: Link, datagram: Datagram<'_>, turn: &mut Turn) {
@@ -222,17 +222,17 @@ impl Room {
 fn describe(packet: &MediaPacket) -> Incoming<'_> {
     let (keyframe_start, vp8) = match packet.codec {
         Codec::Opus => (true, None),
-        Codec::H264 => (h264::is_keyframe_start(&packet.payload), None),
+        Codec::H264 => (h264::starts_key_frame(&packet.payload), None),
         Codec::Vp8 => match vp8::Descriptor::parse(&packet.payload) {
-            Ok(descriptor) => (
-                descriptor.is_keyframe_start(&packet.payload),
+            Some(descriptor) => (
+                descriptor.starts_key_frame(&packet.payload),
                 Some(Vp8 {
                     picture_id: descriptor.picture_id.map(|id| PictureId { value: id.value, wide: id.wide }),
-                    tl0picidx: descriptor.tl0picidx,
-                    keyidx: descriptor.keyidx,
+                    tl0picidx: descriptor.tl0_picture_index,
+                    keyidx: descriptor.key_index,
                 }),
             ),
-            Err(_) => (false, None),
+            None => (false, None),
         },
     };
     Incoming {

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use str0m::media::{MediaKind as RtcKind, Mid, Rid};
 use str0m::rtp::Ssrc;
-use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
+use str0m::{Candidate, IceCreds, RtcConfig};
 use thiserror::Error;
 
 use super::channels::{Channels, MAX_BUFFERED_BYTES};
