@@ -210,8 +210,8 @@ impl Sent {
     fn may_continue(&self, (newest, arrival): (u32, Instant), timestamp: u32, p: &Incoming) -> bool {
         let step = timestamp.wrapping_sub(newest);
         let elapsed = ticks(p.arrival.saturating_duration_since(arrival), p.clock_rate);
-        let forward = step != 0 && step < 1 << 31;
-        forward && u64::from(step).abs_diff(elapsed) <= ticks(MAX_TIMESTAMP_JUMP, p.clock_rate)
+        // A step back is one far ahead.
+        u64::from(step).abs_diff(elapsed) <= ticks(MAX_TIMESTAMP_JUMP, p.clock_rate)
     }
 
     /// A frame goes out with this timestamp.

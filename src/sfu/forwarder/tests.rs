@@ -59,6 +59,9 @@ fn starts_at_a_keyframe_of_the_target() {
     assert_eq!(out, Outgoing { sequence: 40_000 - 32_768, timestamp: 77, marker: true, vp8: None });
     assert_eq!((forwarder.current_layer(), forwarder.wants_keyframe_from(Some(1))), (Some(1), None));
     assert_eq!(forwarder.wants_keyframe_from(Some(2)), Some(2));
+    let padding = Incoming { payload: &[], layer: 2, ..packet(t0) };
+    assert_eq!(forwarder.forward(Some(2), &padding), None);
+    assert_eq!(forwarder.current_layer(), Some(1));
     let foreign = Incoming { layer: MAX_LAYERS as u8, ..packet(t0) };
     assert_eq!(forwarder.forward(Some(foreign.layer), &foreign), None);
 }
@@ -78,6 +81,24 @@ fn lost_packets_keep_their_numbers_and_skipped_ones_have_none() {
     );
     // Padding that comes late has a number already, and goes out to fill it.
     assert_eq!(sequences(&[10, 12, 11, 13], &[11]), some(&[0, 2, 1, 3]));
+}
+
+#[test]
+fn memory_of_packets_ends_with_the_window() {
+    // Some packets lost and one left out, early on; then so many that their places in the window are used again.
+    let lost = [2, 3, WINDOW - 1, WINDOW + 3, WINDOW + 4];
+    let late = |sequence: u64, highest: u64| {
+        let order: Vec<u64> = (0..=highest).filter(|n| !lost.contains(n)).chain([sequence]).collect();
+        *sequences(&order, &[4]).last().unwrap()
+    };
+    assert_eq!(late(3, WINDOW + 2), Some(3));
+    assert_eq!(late(3, WINDOW + 5), None, "too late");
+    assert_eq!(late(1, WINDOW + 5), None, "too late, and sent before");
+    assert_eq!(late(WINDOW + 1, WINDOW + 5), None, "sent before");
+    // The packet left out early has no say any more, not over its place and not over the count.
+    assert_eq!(late(WINDOW + 4, WINDOW + 10), Some(WINDOW + 3));
+    assert_eq!(late(WINDOW - 1, WINDOW + 10), Some(WINDOW - 2));
+    assert_eq!(late(WINDOW + 11, WINDOW + 10), Some(WINDOW + 10));
 }
 
 #[test]
@@ -178,6 +199,21 @@ fn time_between_layers_is_the_publishers_when_known() {
     }
     // Twenty hours: beyond what 32 bits can compare.
     assert_eq!(switch_after(secs(72_000), None), (72_000u64 * 90_000) as u32);
+}
+
+#[test]
+fn reports_that_start_over_are_trusted_anew() {
+    let t0 = Instant::now();
+    let mut forwarder = Forwarder::new(0, 0);
+    let mut switch = |layer, at, sender_time| {
+        let p = Incoming { layer, sequence: at, sender_time: Some(sender_time), ..packet(t0 + ms(at)) };
+        forwarder.forward(Some(layer), &p).unwrap().timestamp
+    };
+    let (old, new) = (Duration::from_secs(1000), Duration::from_secs(5000));
+    assert_eq!(switch(0, 0, old), 0);
+    assert_eq!(switch(1, 100, old + ms(90)), 8100);
+    assert_eq!(switch(0, 200, new), 8100 + 9000, "by arrival: the sender's clock was set");
+    assert_eq!(switch(1, 300, new + ms(90)), 8100 + 9000 + 8100);
 }
 
 #[test]
