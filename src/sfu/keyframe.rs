@@ -8,11 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Waits after the first, second, … PLI; the last one repeats. The first is short because a PLI or the first packet
 /// of its answer is easily lost and a new viewer looks at black; later ones give a congested uplink time to deliver.
-const RETRY: [Duration; 3] = [
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-];
+const RETRY: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
 
 /// No PLI earlier than this after a keyframe: bounds what a coming and going of subscribers can cost the publisher
 /// to about three keyframes a second.
@@ -84,10 +80,7 @@ mod tests {
 
     /// Polls every 10 ms up to `until` and returns the times, in ms after `t0`, at which a PLI went out.
     fn plis(throttle: &mut KeyframeThrottle, t0: Instant, from: u64, until: u64) -> Vec<u64> {
-        (from..=until)
-            .step_by(10)
-            .filter(|&at| throttle.poll(t0 + ms(at)))
-            .collect()
+        (from..=until).step_by(10).filter(|&at| throttle.poll(t0 + ms(at))).collect()
     }
 
     #[test]
