@@ -1,1 +1,3 @@
+pub mod classify;
+pub mod framing;
 pub mod sdp;
