@@ -1,2 +1,6 @@
+//! Parlour: calls for Matrix rooms.
+
+pub mod livekit;
 pub mod rtp;
+pub mod sfu;
 pub mod transport;
