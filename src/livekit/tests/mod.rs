@@ -26,7 +26,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
-        let keys = Keys { secret: "a secret that is long enough for anyone".to_owned() };
+        let keys = Keys::new([("key", "a secret that is long enough for anyone")]).expect("one key");
         Rig {
             signalling: Signalling::new(keys, [7; 32]),
             rooms: Model::default(),

@@ -205,10 +205,6 @@ impl Rooms for Model {
         }
     }
 
-    fn trickle(&mut self, _: ParticipantId, candidate: &str) {
-        self.commands.push(format!("trickle {candidate}"));
-    }
-
     fn add_track(&mut self, _: Now, id: ParticipantId, track: NewTrack) -> Result<TrackInfo, AddTrackError> {
         let sid = Sid(format!("TR_{}", self.number()).into());
         let member = self.members.get_mut(&id).ok_or(AddTrackError::NotAllowed)?;
@@ -253,8 +249,8 @@ impl Rooms for Model {
     }
 
     fn track_settings(&mut self, _: Now, _: ParticipantId, tracks: &[Sid], settings: TrackSettings) {
-        let TrackSettings { disabled, quality, width, height, fps } = settings;
-        self.commands.push(format!("settings {tracks:?} {disabled} {quality:?} {width}x{height}@{fps}"));
+        let TrackSettings { disabled, quality, width, height } = settings;
+        self.commands.push(format!("settings {tracks:?} {disabled} {quality:?} {width}x{height}"));
     }
 
     fn update_metadata(
