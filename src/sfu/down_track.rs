@@ -41,7 +41,12 @@ impl DownTrack {
     }
 
     /// The packet as this subscriber shall see it; `None`: not at all.
-    pub fn forward(&mut self, target: Option<u8>, incoming: &Incoming<'_>, packet: &MediaPacket) -> Option<OutgoingPacket> {
+    pub fn forward(
+        &mut self,
+        target: Option<u8>,
+        incoming: &Incoming<'_>,
+        packet: &MediaPacket,
+    ) -> Option<OutgoingPacket> {
         let out = self.forwarder.forward(target, incoming)?;
         Some(OutgoingPacket {
             sequence: out.sequence,
@@ -49,7 +54,11 @@ impl DownTrack {
             marker: out.marker,
             arrival: packet.arrival,
             payload: packet.payload.clone(),
-            vp8: out.vp8.map(|vp8| Vp8Fields { picture_id: vp8.picture_id, tl0picidx: vp8.tl0picidx, keyidx: vp8.keyidx }),
+            vp8: out.vp8.map(|vp8| Vp8Fields {
+                picture_id: vp8.picture_id,
+                tl0picidx: vp8.tl0picidx,
+                keyidx: vp8.keyidx,
+            }),
             extensions: packet.extensions.clone(),
         })
     }

@@ -14,13 +14,19 @@ use crate::transport::{Datagram, Event, MediaPacket, Output, SenderId};
 
 impl Room {
     pub fn receive(&mut self, now: Now, link: Link, datagram: Datagram<'_>, turn: &mut Turn) {
-        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side)) else { return };
+        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side))
+        else {
+            return;
+        };
         connection.transport.handle_datagram(now.instant, datagram);
         self.drain(now, link, turn);
     }
 
     pub fn connection_due(&mut self, now: Now, at: Instant, link: Link, turn: &mut Turn) {
-        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side)) else { return };
+        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side))
+        else {
+            return;
+        };
         if connection.alarm.ring(at) {
             connection.touch(link, turn);
         }
@@ -50,14 +56,18 @@ impl Room {
                 Output::Event(Event::KeyframeWanted(sender)) => self.keyframe_wanted(now, id, sender, turn),
                 Output::Event(Event::Connected) => self.became_active(now, id, link.side, turn),
                 Output::Event(Event::Closed) => self.connection_closed(id, turn),
-                Output::Event(Event::Data { channel, message }) => turn.emit(id, EventKind::DataReceived { channel, message }),
+                Output::Event(Event::Data { channel, message }) => {
+                    turn.emit(id, EventKind::DataReceived { channel, message })
+                }
             }
         }
     }
 
     fn forward(&mut self, now: Now, publisher: ParticipantId, packet: MediaPacket, turn: &mut Turn) {
         turn.counts.packets_in += 1;
-        let Some(key) = self.participants.get(&publisher).and_then(|p| p.sections.get(&packet.section)).copied() else { return };
+        let Some(key) = self.participants.get(&publisher).and_then(|p| p.sections.get(&packet.section)).copied() else {
+            return;
+        };
         let Some(track) = self.tracks.get_mut(&key) else { return };
         if track.info.muted {
             return;
@@ -109,7 +119,9 @@ impl Room {
     /// A subscriber's decoder lost its picture.
     fn keyframe_wanted(&mut self, now: Now, subscriber: ParticipantId, sender: SenderId, turn: &mut Turn) {
         let Some(participant) = self.participants.get(&subscriber) else { return };
-        let Some(key) = participant.subscribed.iter().find(|(_, s)| **s == Some(sender)).map(|(key, _)| *key) else { return };
+        let Some(key) = participant.subscribed.iter().find(|(_, s)| **s == Some(sender)).map(|(key, _)| *key) else {
+            return;
+        };
         let Some(down_track) = self.tracks.get_mut(&key).and_then(|t| t.down_track(subscriber)) else { return };
         // While a switch is under way its own request is out already.
         let Some(layer) = down_track.current_layer() else { return };
@@ -202,7 +214,13 @@ impl Room {
             let heard: Vec<Speaker> = changes
                 .iter()
                 .filter(|change| {
-                    let listens = || listener.subscribed.keys().filter_map(|key| self.tracks.get(key)).any(|t| t.publisher == change.key);
+                    let listens = || {
+                        listener
+                            .subscribed
+                            .keys()
+                            .filter_map(|key| self.tracks.get(key))
+                            .any(|t| t.publisher == change.key)
+                    };
                     change.key == *id || listens()
                 })
                 .filter_map(|change| {

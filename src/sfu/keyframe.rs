@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(throttle.next_timeout(), Some(t0 + ms(4750)));
         throttle.keyframe_seen(t0 + ms(4000));
         assert_eq!(throttle.next_timeout(), None);
-        assert_eq!(plis(&mut throttle, t0, 4000, 9000), []);
+        assert_eq!(plis(&mut throttle, t0, 4000, 9000), Vec::<u64>::new());
     }
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
         assert!(throttle.poll(t0));
         throttle.cancel();
         assert_eq!(throttle.next_timeout(), None);
-        assert_eq!(plis(&mut throttle, t0, 10, 100), []);
+        assert_eq!(plis(&mut throttle, t0, 10, 100), Vec::<u64>::new());
         throttle.request(t0 + ms(110));
         assert_eq!(plis(&mut throttle, t0, 110, 300), [250]);
     }

@@ -179,7 +179,8 @@ impl Participant {
 
     /// Whether media could still flow after signalling is gone.
     pub fn media_alive(&self) -> bool {
-        self.state == ParticipantState::Active && self.connections().any(|c| c.transport.progress() == Progress::Connected)
+        self.state == ParticipantState::Active
+            && self.connections().any(|c| c.transport.progress() == Progress::Connected)
     }
 
     /// Why a join that never became active failed, as far as its connections tell.
@@ -188,7 +189,9 @@ impl Participant {
             LeaveReason::ClientInitiated | LeaveReason::SignalClosed => return FailureReason::ClientLeft,
             LeaveReason::DuplicateIdentity => return FailureReason::Replaced,
             LeaveReason::StateMismatch => return FailureReason::BadDescription,
-            LeaveReason::RoomDeleted | LeaveReason::ServerShutdown | LeaveReason::Removed => return FailureReason::RoomClosed,
+            LeaveReason::RoomDeleted | LeaveReason::ServerShutdown | LeaveReason::Removed => {
+                return FailureReason::RoomClosed;
+            }
             LeaveReason::JoinTimeout | LeaveReason::ConnectionTimeout => {}
         }
         let progress = match self.primary_side() {

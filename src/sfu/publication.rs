@@ -13,7 +13,13 @@ use crate::transport::{OpusOptions, ReceivePreference, RemoteTrack, SenderId, Tr
 const MAX_TRACKS: usize = 20;
 
 impl Room {
-    pub fn add_track(&mut self, now: Now, id: ParticipantId, new: NewTrack, turn: &mut Turn) -> Result<TrackInfo, AddTrackError> {
+    pub fn add_track(
+        &mut self,
+        now: Now,
+        id: ParticipantId,
+        new: NewTrack,
+        turn: &mut Turn,
+    ) -> Result<TrackInfo, AddTrackError> {
         let participant = self.participants.get_mut(&id).ok_or(AddTrackError::NotAllowed)?;
         if !participant.permissions.may_publish(new.source) {
             return Err(AddTrackError::NotAllowed);
@@ -43,7 +49,8 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&id) else { return true };
         let link = Link { room: self.id, participant: id, side: Side::Publisher };
         if participant.publisher.is_none() {
-            let transport = Transport::answerer(&turn.settings, &offer, turn.ids.ice(), turn.ids.sdp_session(), now.instant);
+            let transport =
+                Transport::answerer(&turn.settings, &offer, turn.ids.ice(), turn.ids.sdp_session(), now.instant);
             participant.publisher = Some(Connection::new(transport, link, turn));
         }
         let connection = participant.publisher.as_mut().expect("just made");

@@ -133,7 +133,13 @@ impl Room {
 
     // --- coming ------------------------------------------------------------------------------------------------
 
-    pub fn join(&mut self, now: Now, id: ParticipantId, options: JoinOptions, turn: &mut Turn) -> Result<(), JoinError> {
+    pub fn join(
+        &mut self,
+        now: Now,
+        id: ParticipantId,
+        options: JoinOptions,
+        turn: &mut Turn,
+    ) -> Result<(), JoinError> {
         let limit = self.options.max_participants as usize;
         if limit != 0 && self.participants.len() >= limit {
             return Err(JoinError::RoomFull);
@@ -219,7 +225,13 @@ impl Room {
     }
 
     /// The participant's alarm rang. `Some`: it has to leave.
-    pub fn participant_due(&mut self, now: Now, at: Instant, id: ParticipantId, turn: &mut Turn) -> Option<LeaveReason> {
+    pub fn participant_due(
+        &mut self,
+        now: Now,
+        at: Instant,
+        id: ParticipantId,
+        turn: &mut Turn,
+    ) -> Option<LeaveReason> {
         let participant = self.participants.get_mut(&id)?;
         if !participant.alarm.ring(at) {
             return None;

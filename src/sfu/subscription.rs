@@ -55,7 +55,9 @@ impl Room {
     }
 
     fn add_down_track(&mut self, now: Now, key: TrackKey, id: ParticipantId, turn: &mut Turn) {
-        let (Some(track), Some(participant)) = (self.tracks.get_mut(&key), self.participants.get_mut(&id)) else { return };
+        let (Some(track), Some(participant)) = (self.tracks.get_mut(&key), self.participants.get_mut(&id)) else {
+            return;
+        };
         let allowed = participant.permissions.can_subscribe && track.publisher != id && track.is_published();
         if !allowed || participant.subscribed.contains_key(&key) {
             return;
@@ -82,7 +84,14 @@ impl Room {
         self.schedule_negotiation(now, id, turn);
     }
 
-    pub fn set_track_settings(&mut self, now: Now, id: ParticipantId, sids: &[Sid], settings: TrackSettings, turn: &mut Turn) {
+    pub fn set_track_settings(
+        &mut self,
+        now: Now,
+        id: ParticipantId,
+        sids: &[Sid],
+        settings: TrackSettings,
+        turn: &mut Turn,
+    ) {
         for key in self.keys_of(sids) {
             if let Some(down_track) = self.tracks.get_mut(&key).and_then(|t| t.down_track(id)) {
                 down_track.selector.set(settings);
@@ -96,7 +105,8 @@ impl Room {
     /// Gives every subscription a stream on the connection we send on, if that exists yet.
     pub fn ensure_senders(&mut self, id: ParticipantId) {
         let Some(participant) = self.participants.get_mut(&id) else { return };
-        let missing: Vec<TrackKey> = participant.subscribed.iter().filter(|(_, s)| s.is_none()).map(|(key, _)| *key).collect();
+        let missing: Vec<TrackKey> =
+            participant.subscribed.iter().filter(|(_, s)| s.is_none()).map(|(key, _)| *key).collect();
         for key in missing {
             let Some(track) = self.tracks.get_mut(&key) else { continue };
             let Some(codec) = track.info.codec else { continue };
@@ -223,11 +233,13 @@ impl Room {
         participant.downstream.requested = None;
         participant.downstream.described_at = Some(now.instant);
         let side = participant.downstream_side();
-        let senders: Vec<_> = participant.subscribed.iter().filter_map(|(key, sender)| Some((*key, (*sender)?))).collect();
+        let senders: Vec<_> =
+            participant.subscribed.iter().filter_map(|(key, sender)| Some((*key, (*sender)?))).collect();
         let Some(connection) = participant.connection(side) else { return };
         let refused: Vec<TrackKey> =
             senders.iter().filter(|(_, s)| connection.transport.is_refused(*s)).map(|(key, _)| *key).collect();
-        let bound: Vec<TrackKey> = senders.iter().filter(|(_, s)| connection.transport.is_bound(*s)).map(|(key, _)| *key).collect();
+        let bound: Vec<TrackKey> =
+            senders.iter().filter(|(_, s)| connection.transport.is_bound(*s)).map(|(key, _)| *key).collect();
         let more_to_say = connection.transport.needs_description();
         connection.touch(Link { room, participant: id, side }, turn);
         for key in refused {

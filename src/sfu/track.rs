@@ -59,7 +59,8 @@ impl Track {
         if self.is_published() || announced.kind != remote.kind {
             return None;
         }
-        let named = remote.track_id.as_ref().is_some_and(|id| *id == announced.cid || announced.codec_cids.contains(id));
+        let named =
+            remote.track_id.as_ref().is_some_and(|id| *id == announced.cid || announced.codec_cids.contains(id));
         Some(if named { MatchStrength::Named } else { MatchStrength::Kind })
     }
 

@@ -94,7 +94,9 @@ impl HeaderExtension {
     fn fits(self, kind: MediaKind) -> bool {
         match self {
             HeaderExtension::AudioLevel => kind == MediaKind::Audio,
-            HeaderExtension::Rid | HeaderExtension::RepairedRid | HeaderExtension::VideoOrientation => kind == MediaKind::Video,
+            HeaderExtension::Rid | HeaderExtension::RepairedRid | HeaderExtension::VideoOrientation => {
+                kind == MediaKind::Video
+            }
             _ => true,
         }
     }
@@ -192,7 +194,12 @@ impl CodecTable {
     }
 
     /// The lines of an answer to `offered`: what both know, `preferred` first, with the offer's numbers.
-    pub fn answer(&self, offered: &MediaSection, preferred: Option<Codec>, opus: OpusOptions) -> (Vec<CodecLine>, Vec<ExtMap>) {
+    pub fn answer(
+        &self,
+        offered: &MediaSection,
+        preferred: Option<Codec>,
+        opus: OpusOptions,
+    ) -> (Vec<CodecLine>, Vec<ExtMap>) {
         let mut payloads: Vec<Payload> = offered_payloads(offered).filter_map(|p| self.known(p)).collect();
         payloads.sort_by_key(|p| Some(p.codec) != preferred);
         let transport_cc = |pt: u8| {
@@ -202,7 +209,9 @@ impl CodecTable {
         let extensions = offered
             .extensions
             .iter()
-            .filter(|ext| HeaderExtension::from_uri(&ext.uri).is_some_and(|known| self.extensions.contains(&(ext.id, known))))
+            .filter(|ext| {
+                HeaderExtension::from_uri(&ext.uri).is_some_and(|known| self.extensions.contains(&(ext.id, known)))
+            })
             .cloned()
             .collect();
         (lines, extensions)
@@ -237,7 +246,14 @@ impl CodecTable {
                 Codec::H264 => (RtcCodec::H264, Frequency::NINETY_KHZ, None),
             };
             let format = FormatParams::default();
-            config.codec_config().add_config(payload.pt.into(), payload.rtx.map(Into::into), codec, rate, channels, format);
+            config.codec_config().add_config(
+                payload.pt.into(),
+                payload.rtx.map(Into::into),
+                codec,
+                rate,
+                channels,
+                format,
+            );
         }
         for (id, extension) in &self.extensions {
             config = config.set_extension(*id, extension.rtc());

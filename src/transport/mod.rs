@@ -46,7 +46,8 @@ impl Settings {
     /// Makes the certificate that all connections of the process present.
     pub fn new(candidates: Vec<(Protocol, SocketAddr)>) -> Self {
         let crypto = Arc::new(str0m::crypto::from_feature_flags());
-        let certificate = crypto.dtls_provider.generate_certificate().expect("the bundled crypto provider makes certificates");
+        let certificate =
+            crypto.dtls_provider.generate_certificate().expect("the bundled crypto provider makes certificates");
         Settings { candidates, crypto, certificate }
     }
 }
@@ -103,7 +104,10 @@ pub enum Event {
     Media(MediaPacket),
     /// The receiver of this sender's stream lost a picture (PLI or FIR).
     KeyframeWanted(SenderId),
-    Data { channel: DataChannel, message: Vec<u8> },
+    Data {
+        channel: DataChannel,
+        message: Vec<u8>,
+    },
 }
 
 /// An RTP packet that arrived, decrypted, of a known section.
@@ -355,11 +359,16 @@ impl Transport {
     pub fn send(&mut self, sender: SenderId, packet: OutgoingPacket) {
         let Some(stream) = self.sections.stream(sender) else { return };
         let nackable = stream.rtx.is_some();
-        let mut rtp =
-            RtpWrite::new(Pt::new_with_value(stream.pt), packet.sequence.into(), packet.timestamp, packet.arrival, packet.payload.clone())
-                .marker(packet.marker)
-                .ext_vals(packet.extensions.0)
-                .nackable(nackable);
+        let mut rtp = RtpWrite::new(
+            Pt::new_with_value(stream.pt),
+            packet.sequence.into(),
+            packet.timestamp,
+            packet.arrival,
+            packet.payload.clone(),
+        )
+        .marker(packet.marker)
+        .ext_vals(packet.extensions.0)
+        .nackable(nackable);
         if let Some(fields) = packet.vp8 {
             match vp8_patch(&packet.payload, fields) {
                 Some(patch) => rtp = rtp.vp8_patch(patch),
