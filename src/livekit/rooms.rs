@@ -95,7 +95,7 @@ impl Rooms for Sfu {
     fn signal_lost(&mut self, now: Now, id: ParticipantId) {
         self.signal_lost(now, id);
     }
-    fn signal_resumed(&mut self, _now: Now, id: ParticipantId) {
-        self.signal_resumed(id);
+    fn signal_resumed(&mut self, now: Now, id: ParticipantId) {
+        self.signal_resumed(now, id);
     }
 }

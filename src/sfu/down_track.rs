@@ -36,6 +36,11 @@ impl DownTrack {
         self.forwarder.wants_keyframe_from(target)
     }
 
+    /// The layer's stream was replaced: its numbers start over.
+    pub fn reset_layer(&mut self, layer: u8) {
+        self.forwarder.reset_layer(layer);
+    }
+
     pub fn current_layer(&self) -> Option<u8> {
         self.forwarder.current_layer()
     }

@@ -170,12 +170,6 @@ impl Forwarder {
             self.splice = None;
         }
     }
-
-    /// What a timestamp of `layer` is on the outgoing stream, to pass on sender reports; `None` unless it flows.
-    pub fn translate_timestamp(&self, layer: u8, timestamp: u32) -> Option<u32> {
-        let splice = self.splice.as_ref().filter(|s| s.layer == layer)?;
-        Some(timestamp.wrapping_add(splice.timestamp_offset))
-    }
 }
 
 /// What the receiver has been sent so far.

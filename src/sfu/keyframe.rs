@@ -25,10 +25,6 @@ pub struct KeyframeThrottle {
 }
 
 impl KeyframeThrottle {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Somebody needs a keyframe. Joins the want that is already open, if there is one.
     pub fn request(&mut self, now: Instant) {
         if self.due.is_some() {
@@ -86,7 +82,7 @@ mod tests {
     #[test]
     fn first_request_is_sent_at_once_and_retried_until_answered() {
         let t0 = Instant::now();
-        let mut throttle = KeyframeThrottle::new();
+        let mut throttle = KeyframeThrottle::default();
         assert_eq!(throttle.next_timeout(), None);
         assert!(!throttle.poll(t0));
         throttle.request(t0);
@@ -101,7 +97,7 @@ mod tests {
     #[test]
     fn requests_of_many_are_one() {
         let t0 = Instant::now();
-        let mut throttle = KeyframeThrottle::new();
+        let mut throttle = KeyframeThrottle::default();
         let mut sent = Vec::new();
         for at in (0..200).step_by(10) {
             throttle.request(t0 + ms(at));
@@ -115,7 +111,7 @@ mod tests {
     #[test]
     fn answered_requests_keep_their_distance() {
         let t0 = Instant::now();
-        let mut throttle = KeyframeThrottle::new();
+        let mut throttle = KeyframeThrottle::default();
         throttle.keyframe_seen(t0);
         throttle.request(t0 + ms(50));
         assert_eq!(plis(&mut throttle, t0, 50, 500), [300]);
@@ -127,7 +123,7 @@ mod tests {
     #[test]
     fn a_new_want_starts_the_retries_over() {
         let t0 = Instant::now();
-        let mut throttle = KeyframeThrottle::new();
+        let mut throttle = KeyframeThrottle::default();
         throttle.request(t0);
         plis(&mut throttle, t0, 0, 3000);
         throttle.keyframe_seen(t0 + ms(3000));
@@ -138,7 +134,7 @@ mod tests {
     #[test]
     fn cancelling_stops_but_does_not_reset_the_clock() {
         let t0 = Instant::now();
-        let mut throttle = KeyframeThrottle::new();
+        let mut throttle = KeyframeThrottle::default();
         throttle.request(t0);
         assert!(throttle.poll(t0));
         throttle.cancel();

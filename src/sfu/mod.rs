@@ -335,8 +335,9 @@ impl Sfu {
         }
     }
 
-    pub fn signal_resumed(&mut self, id: ParticipantId) {
-        self.in_room(id, |room, _| room.signal_resumed(id));
+    /// Signalling is back. The connection that we offer is offered anew with an ICE restart, as its client expects.
+    pub fn signal_resumed(&mut self, now: Now, id: ParticipantId) {
+        self.in_room(id, |room, turn| room.signal_resumed(now, id, turn));
     }
 
     // --- negotiation and media ------------------------------------------------------------------------------------

@@ -57,6 +57,8 @@ pub(super) struct Downstream {
     pub offered_at: Option<Instant>,
     /// Something changed while an offer was out.
     pub stale: bool,
+    /// An offer is due although no stream changed. [`Negotiation::Dual`].
+    pub forced: bool,
 }
 
 pub(super) struct Connection {

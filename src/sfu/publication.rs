@@ -1,7 +1,7 @@
 //! What a participant sends: announcing tracks, finding them in its offers, and telling the others.
 
 use super::event::{Description, EventKind};
-use super::info::{NewTrack, ParticipantId, Sid, TrackInfo};
+use super::info::{MediaKind, NewTrack, ParticipantId, Sid, TrackInfo};
 use super::participant::Connection;
 use super::room::Room;
 use super::track::{MatchStrength, Track};
@@ -147,6 +147,7 @@ impl Room {
         let owned = |key: &&TrackKey| self.tracks.get(key).is_some_and(|t| t.info.sid == *sid);
         let Some(key) = participant.published.iter().find(owned).copied() else { return false };
         let track = self.tracks.get_mut(&key).expect("found above");
+        let kind = track.info.announced.kind;
         if track.info.muted != muted {
             track.info.muted = muted;
             track.info.announced.muted = muted;
@@ -155,6 +156,8 @@ impl Room {
             }
             if !muted {
                 self.refresh_pictures(now, key, turn);
+            } else if kind == MediaKind::Audio {
+                self.silence(id, turn);
             }
         }
         true

@@ -172,6 +172,7 @@ impl Room {
         participant.wake_at(now.instant + SILENCE_TIMEOUT, self.id, turn);
         turn.emit(id, EventKind::Verdict(Verdict::Connected { after }));
         self.changed(id, turn);
+        self.tell_current_speakers(id, turn);
     }
 
     // --- going -------------------------------------------------------------------------------------------------
@@ -210,10 +211,11 @@ impl Room {
         participant.media_alive()
     }
 
-    pub fn signal_resumed(&mut self, id: ParticipantId) {
+    pub fn signal_resumed(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
         if let Some(participant) = self.participants.get_mut(&id) {
             participant.signal_lost_at = None;
         }
+        self.restart_subscriber(now, id, turn);
     }
 
     /// A connection of the participant is closed for good. Without signalling nobody is left to repair it.

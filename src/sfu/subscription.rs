@@ -177,8 +177,22 @@ impl Room {
         let connection = Connection::new(transport, link, turn);
         if let Some(participant) = self.participants.get_mut(&id) {
             participant.subscriber = Some(connection);
+            participant.downstream.forced = true;
             self.schedule_negotiation(now, id, turn);
         }
+    }
+
+    /// Offers the connection we send on with new ICE credentials: the client may have changed its network.
+    pub fn restart_subscriber(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
+        let link = Link { room: self.id, participant: id, side: Side::Subscriber };
+        let Some(participant) = self.participants.get_mut(&id) else { return };
+        let Some(connection) = &mut participant.subscriber else { return };
+        connection.transport.restart_ice(turn.ids.ice());
+        connection.refresh_ufrag(link, turn);
+        // Whatever offer was out was lost with the old socket.
+        participant.downstream.offered_at = None;
+        participant.downstream.forced = true;
+        self.schedule_negotiation(now, id, turn);
     }
 
     fn send_offer(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
@@ -189,8 +203,8 @@ impl Room {
             participant.downstream.stale = true;
             return;
         }
-        let first = participant.downstream.described_at.is_none();
-        if !first && !connection.transport.needs_description() {
+        let forced = std::mem::take(&mut participant.downstream.forced);
+        if !forced && !connection.transport.needs_description() {
             return;
         }
         let (sdp, sending) = connection.transport.create_offer();

@@ -120,6 +120,8 @@ pub struct MediaPacket {
     pub codec: Codec,
     /// Extended sequence number of this layer's stream.
     pub sequence: u64,
+    /// The first packet of a stream that replaces the layer's former one: its sequence numbers start over.
+    pub restarted: bool,
     pub timestamp: u32,
     /// Hz.
     pub clock_rate: u32,
@@ -308,6 +310,7 @@ impl Transport {
 
     fn media_packet(&mut self, packet: RtpPacket) -> Option<MediaPacket> {
         let ssrc = packet.header.ssrc;
+        let mut restarted = false;
         let (section, layer) = match self.streams.get(&ssrc) {
             Some(known) => *known,
             None => {
@@ -318,6 +321,9 @@ impl Transport {
                     (stream.mid(), stream.rid())
                 };
                 let found = self.sections.receiving(&mid, rid.as_ref().map(|r| &**r))?;
+                let known = self.streams.len();
+                self.streams.retain(|_, layer| *layer != found);
+                restarted = self.streams.len() < known;
                 self.streams.insert(ssrc, found);
                 found
             }
@@ -344,6 +350,7 @@ impl Transport {
             layer,
             codec,
             sequence: *packet.seq_no,
+            restarted,
             timestamp: packet.header.timestamp,
             clock_rate,
             marker: packet.header.marker,

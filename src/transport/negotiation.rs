@@ -455,6 +455,11 @@ impl Transport {
         (self.describe(media), self.sending())
     }
 
+    /// The next offer of ours asks the client to restart ICE (RFC 8445 §9).
+    pub fn restart_ice(&mut self, fresh: IceCredentials) {
+        self.rtc.direct_api().set_local_ice_credentials(fresh.into());
+    }
+
     pub fn accept_answer(&mut self, answer: &SessionDescription) -> Result<(), NegotiationError> {
         if !self.sections.offered || answer.media.len() > self.sections.list.len() {
             return Err(NegotiationError::Unexpected);

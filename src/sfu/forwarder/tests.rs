@@ -275,17 +275,6 @@ fn a_publishers_clock_may_jump_but_ours_does_not() {
 }
 
 #[test]
-fn sender_reports_are_translated_for_the_layer_that_flows() {
-    let t0 = Instant::now();
-    let mut forwarder = Forwarder::new(0, 500);
-    assert_eq!(forwarder.translate_timestamp(0, 1000), None);
-    forwarder.forward(Some(0), &packet(t0));
-    assert_eq!(forwarder.translate_timestamp(0, 1010), Some(510));
-    assert_eq!(forwarder.translate_timestamp(0, 990), Some(490));
-    assert_eq!(forwarder.translate_timestamp(1, 1010), None);
-}
-
-#[test]
 fn vp8_numbers_wrap_in_their_width() {
     let t0 = Instant::now();
     for (wide, mask) in [(false, 0x7f), (true, 0x7fff)] {
