@@ -6,7 +6,6 @@ use super::participant::Connection;
 use super::room::Room;
 use super::track::{MatchStrength, Track};
 use super::{AddTrackError, Link, Negotiation, Now, Side, TrackKey, Turn};
-use crate::transport::sdp::SessionDescription;
 use crate::transport::{OpusOptions, ReceivePreference, RemoteTrack, SenderId, Transport};
 
 /// Announced and published tracks of one participant; LiveKit's cap on pending ones.
@@ -45,17 +44,20 @@ impl Room {
 
     /// False when the offer cannot be used.
     pub fn accept_offer(&mut self, now: Now, id: ParticipantId, offer_id: u32, sdp: &str, turn: &mut Turn) -> bool {
-        let Ok(offer) = SessionDescription::parse(sdp) else { return false };
         let Some(participant) = self.participants.get_mut(&id) else { return true };
         let link = Link { room: self.id, participant: id, side: Side::Publisher };
         if participant.publisher.is_none() {
-            let transport =
-                Transport::answerer(&turn.settings, &offer, turn.ids.ice(), turn.ids.sdp_session(), now.instant);
+            let (ice, session) = (turn.ids.ice(), turn.ids.sdp_session());
+            let transport = match participant.negotiation {
+                Negotiation::Single => Transport::answerer(&turn.settings, sdp, ice, session, now.instant),
+                Negotiation::Dual => Ok(Transport::upstream(&turn.settings, ice, session, now.instant)),
+            };
+            let Ok(transport) = transport else { return false };
             participant.publisher = Some(Connection::new(transport, link, turn));
         }
         let connection = participant.publisher.as_mut().expect("just made");
         let fresh = turn.ids.ice();
-        if connection.transport.accept_offer(&offer, fresh).is_err() {
+        if connection.transport.accept_offer(sdp, fresh).is_err() {
             return false;
         }
         connection.refresh_ufrag(link, turn);

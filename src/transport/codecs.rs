@@ -1,8 +1,7 @@
 //! Payload types and header extensions of one connection.
 //!
 //! str0m fixes both when the connection is built, so they are read from the first offer, and completed by what
-//! libwebrtc and Firefox are known to number for what that offer does not mention yet: a v0 publisher's first offer may
-//! hold nothing but a data channel.
+//! libwebrtc and Firefox are known to number for what that offer does not mention yet.
 
 use str0m::RtcConfig;
 use str0m::format::{Codec as RtcCodec, FormatParams};
@@ -20,7 +19,7 @@ pub(super) struct Payload {
     pub rtx: Option<u8>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct CodecTable {
     payloads: Vec<Payload>,
     extensions: Vec<(u8, HeaderExtension)>,
@@ -126,24 +125,29 @@ pub(super) fn clock_rate(codec: Codec) -> u32 {
 impl CodecTable {
     /// For a connection the client offers.
     pub fn from_offer(offer: &SessionDescription) -> Self {
-        let mut table = CodecTable { payloads: Vec::new(), extensions: Vec::new() };
-        for section in &offer.media {
-            for payload in offered_payloads(section) {
-                table.add_payload(payload);
-            }
-            for ext in &section.extensions {
-                if let Some(known) = HeaderExtension::from_uri(&ext.uri) {
-                    table.add_extension(ext.id, known);
-                }
-            }
-        }
+        let mut table = CodecTable::default();
+        table.learn(offer);
         table.complete();
         table
     }
 
+    /// Adds what an offer numbers and we do not know yet.
+    pub fn learn(&mut self, offer: &SessionDescription) {
+        for section in &offer.media {
+            for payload in offered_payloads(section) {
+                self.add_payload(payload);
+            }
+            for ext in &section.extensions {
+                if let Some(known) = HeaderExtension::from_uri(&ext.uri) {
+                    self.add_extension(ext.id, known);
+                }
+            }
+        }
+    }
+
     /// For a connection that we offer.
     pub fn own() -> Self {
-        let mut table = CodecTable { payloads: Vec::new(), extensions: Vec::new() };
+        let mut table = CodecTable::default();
         table.add_payload(Payload { codec: Codec::Opus, pt: 111, rtx: None });
         table.add_payload(Payload { codec: Codec::Vp8, pt: 96, rtx: Some(97) });
         table.add_payload(Payload { codec: Codec::H264, pt: 108, rtx: Some(109) });
@@ -237,7 +241,11 @@ impl CodecTable {
         (lines, extensions)
     }
 
+    /// An empty table leaves the numbers to str0m.
     pub fn configure(&self, mut config: RtcConfig) -> RtcConfig {
+        if self.payloads.is_empty() {
+            return config.clear_codecs().enable_opus(true, false).enable_vp8(true).enable_h264(true);
+        }
         config = config.clear_codecs().clear_extension_map();
         for payload in &self.payloads {
             let (codec, rate, channels) = match payload.codec {

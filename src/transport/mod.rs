@@ -180,6 +180,8 @@ pub struct Transport {
     codecs: CodecTable,
     sections: Sections,
     channels: Channels,
+    /// Only for [`Transport::upstream`]: str0m's latest answer.
+    upstream: Option<String>,
     /// Which (section, layer) a known SSRC is.
     streams: HashMap<Ssrc, (usize, u8)>,
     progress: Progress,

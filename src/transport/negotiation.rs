@@ -7,8 +7,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use str0m::change::SdpOffer;
 use str0m::media::{MediaKind as RtcKind, Mid, Rid};
 use str0m::rtp::Ssrc;
 use str0m::{Candidate, IceCreds, RtcConfig};
@@ -17,8 +19,8 @@ use thiserror::Error;
 use super::channels::{Channels, MAX_BUFFERED_BYTES};
 use super::codecs::{CodecTable, OpusOptions};
 use super::sdp::{
-    Direction, Fingerprint, IceCredentials as SdpIce, MediaSection, Msid, SectionKind, SessionDescription, Setup,
-    SsrcGroup, SsrcLine,
+    Direction, Fingerprint, IceCredentials as SdpIce, MediaSection, Msid, SdpError, SectionKind, SessionDescription,
+    Setup, SsrcGroup, SsrcLine,
 };
 use super::{IceCredentials, Progress, Protocol, SenderId, Settings, Transport};
 use crate::sfu::{Codec, MediaKind};
@@ -40,6 +42,10 @@ pub enum NegotiationError {
     Mid(usize),
     #[error("the description drops sections of the previous one")]
     Shrunk,
+    #[error(transparent)]
+    Sdp(#[from] SdpError),
+    #[error("the offer cannot be answered")]
+    Unanswerable,
     #[error("an answer came without an offer of ours, or does not match it")]
     Unexpected,
 }
@@ -166,15 +172,26 @@ impl Sections {
 }
 
 impl Transport {
-    /// A connection that the client offers. The offer itself is still to be given to [`Self::accept_offer`].
+    /// A connection that the client offers and that carries both ways. The first offer, which tells its numbers, is still
+    /// to be given to [`Self::accept_offer`].
     pub fn answerer(
         settings: &Settings,
-        offer: &SessionDescription,
+        first_offer: &str,
         ice: IceCredentials,
         session_id: u64,
         now: Instant,
-    ) -> Self {
-        Self::new(settings, CodecTable::from_offer(offer), ice, session_id, now)
+    ) -> Result<Self, NegotiationError> {
+        let offer = SessionDescription::parse(first_offer)?;
+        Ok(Self::new(settings, CodecTable::from_offer(&offer), ice, session_id, now))
+    }
+
+    /// A connection that the client offers and only sends on. Its first offer may hold nothing but a data channel, and
+    /// str0m learns payload types and extension numbers later only from descriptions that it answers itself: here, where
+    /// nothing goes downstream, its answers will do.
+    pub fn upstream(settings: &Settings, ice: IceCredentials, session_id: u64, now: Instant) -> Self {
+        let mut transport = Self::new(settings, CodecTable::default(), ice, session_id, now);
+        transport.upstream = Some(String::new());
+        transport
     }
 
     /// A connection that we offer, with the LiveKit data channels.
@@ -216,6 +233,7 @@ impl Transport {
             codecs,
             sections: Sections::new(session_id),
             channels: Channels::default(),
+            upstream: None,
             streams: Default::default(),
             progress: Progress::NoChecks,
             last_received: now,
@@ -223,15 +241,15 @@ impl Transport {
         }
     }
 
-    /// Applies the client's offer. Gives every track the client now sends. `fresh` replaces our ICE credentials when the
+    /// Applies the client's offer. `fresh` replaces our ICE credentials when the
     /// client restarts ICE (RFC 8445 §9): then [`Self::ufrag`] changes.
-    pub fn accept_offer(
-        &mut self,
-        offer: &SessionDescription,
-        fresh: IceCredentials,
-    ) -> Result<Vec<RemoteTrack>, NegotiationError> {
-        self.check_sections(offer)?;
-        self.secure(offer, Some(fresh))?;
+    pub fn accept_offer(&mut self, sdp: &str, fresh: IceCredentials) -> Result<(), NegotiationError> {
+        let offer = SessionDescription::parse(sdp)?;
+        self.check_sections(&offer)?;
+        match self.upstream {
+            Some(_) => self.answer_upstream(sdp, &offer)?,
+            None => self.secure(&offer, Some(fresh))?,
+        }
         for (index, remote) in offer.media.iter().enumerate() {
             if index == self.sections.list.len() {
                 self.sections.list.push(Section {
@@ -242,10 +260,21 @@ impl Transport {
                     preference: ReceivePreference::default(),
                 });
             }
-            self.apply_section(index, remote, offer);
+            self.apply_section(index, remote, &offer);
         }
-        self.start(false);
-        Ok(self.remote_tracks())
+        if self.upstream.is_none() {
+            self.start(false);
+        }
+        Ok(())
+    }
+
+    fn answer_upstream(&mut self, sdp: &str, offer: &SessionDescription) -> Result<(), NegotiationError> {
+        let parsed = SdpOffer::from_sdp_string(sdp).map_err(|_| NegotiationError::Unanswerable)?;
+        let answer = catch_unwind(AssertUnwindSafe(|| self.rtc.sdp_api().accept_offer(parsed)));
+        let Ok(Ok(answer)) = answer else { return Err(NegotiationError::Unanswerable) };
+        self.codecs.learn(offer);
+        self.upstream = Some(answer.to_sdp_string());
+        Ok(())
     }
 
     fn check_sections(&self, offer: &SessionDescription) -> Result<(), NegotiationError> {
@@ -333,11 +362,16 @@ impl Transport {
             sender.stream = None;
         }
         let mid = Mid::from(self.sections.list[index].mid.as_str());
-        self.rtc.direct_api().remove_media(mid);
+        if self.upstream.is_none() {
+            self.rtc.direct_api().remove_media(mid);
+        }
         self.streams.retain(|_, (section, _)| *section != index);
     }
 
     fn receive(&mut self, index: usize, remote: &MediaSection, rids: &[String]) {
+        if self.upstream.is_some() {
+            return;
+        }
         let mid = Mid::from(self.sections.list[index].mid.as_str());
         let kind = if remote.kind == SectionKind::Audio { RtcKind::Audio } else { RtcKind::Video };
         let mut api = self.rtc.direct_api();
@@ -427,6 +461,9 @@ impl Transport {
 
     /// Our answer to the offer applied last.
     pub fn answer(&mut self) -> (String, Vec<(String, SenderId)>) {
+        if let Some(answer) = &self.upstream {
+            return (answer.clone(), Vec::new());
+        }
         self.bind_senders();
         let media = (0..self.sections.list.len()).map(|index| self.answer_section(index)).collect();
         self.settle();
