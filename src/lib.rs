@@ -1,1 +1,5 @@
+//! Parlour: calls for Matrix rooms.
 
+pub mod livekit;
+pub mod net;
+pub mod sfu;
