@@ -1,5 +1,7 @@
 //! Parlour: calls for Matrix rooms.
 
+pub mod config;
 pub mod livekit;
+pub mod matrix;
 pub mod net;
 pub mod sfu;

@@ -1,0 +1,4 @@
+//! The homeserver side: who a caller is, and where other homeservers are.
+
+pub mod address_guard;
+pub mod identity;
