@@ -3,5 +3,6 @@
 pub mod config;
 pub mod livekit;
 pub mod matrix;
+pub mod metrics;
 pub mod net;
 pub mod sfu;
