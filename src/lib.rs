@@ -1,6 +1,7 @@
 //! Parlour: calls for Matrix rooms.
 
 pub mod config;
+pub mod http;
 pub mod livekit;
 pub mod matrix;
 pub mod metrics;

@@ -57,7 +57,7 @@ impl Metrics {
             openid: counters(r, "parlour_openid_verifications_total", "Verifications of OpenID tokens", &["result"]),
             openid_seconds: histogram(r, "parlour_openid_seconds", "Duration of verifications of OpenID tokens", OPENID_BUCKETS),
             http_responses: counters(r, "parlour_http_responses_total", "HTTP answers by class of status", &["class"]),
-            http_connections: gauge(r, "parlour_http_connections", "Open HTTP connections, WebSockets included"),
+            http_connections: gauge(r, "parlour_http_connections", "Open HTTP connections that are no WebSockets"),
             signal_connections: gauge(r, "parlour_signal_connections", "Open signalling WebSockets"),
             signal_dropped: counters(r, "parlour_signal_dropped_total", "Signalling messages that could not be used", &["reason"]),
             rooms: gauge(r, "parlour_rooms", "Rooms"),
