@@ -14,7 +14,7 @@
 //! - [`wire`]: bytes ↔ messages, with the size limits.
 //! - [`access_token`]: claims and signatures.
 
-mod access_token;
+pub mod access_token;
 mod data;
 mod dialect;
 mod dropped;

@@ -19,7 +19,7 @@ use super::udp::Udp;
 use super::{JoinRefused, Options, candidates};
 use crate::livekit::{JoinRequest, Outgoing, Signalling, SocketId};
 use crate::metrics::Metrics;
-use crate::sfu::{EventKind, JoinError, Now, ParticipantId, RoomInfo, RoomOptions, Sfu, Verdict};
+use crate::sfu::{Counts, EventKind, JoinError, Now, ParticipantId, RoomInfo, RoomOptions, Sfu, Verdict};
 use crate::transport::{Datagram, Protocol, Settings};
 
 const UDP: Token = Token(0);
@@ -71,6 +71,8 @@ pub(super) struct Worker {
     /// Joins that have no verdict yet.
     joining: HashMap<ParticipantId, Joining>,
     metrics: Arc<Metrics>,
+    /// What the metrics know already.
+    counted: Counts,
     next_housekeeping: Instant,
     stop_at: Option<Instant>,
 }
@@ -104,6 +106,7 @@ impl Worker {
             sockets: HashMap::new(),
             joining: HashMap::new(),
             metrics: options.metrics,
+            counted: Counts::default(),
             next_housekeeping: Instant::now(),
             stop_at: None,
         })
@@ -166,7 +169,6 @@ impl Worker {
             }
         }
         // mio tells of new readiness only: ask to be called again for what was left.
-        let _ = self.waker.wake();
         self.poll.registry().reregister(self.udp.source(), UDP, Interest::READABLE).unwrap_or_else(|error| {
             warn!(%error, "the UDP socket cannot be watched");
         });
@@ -300,7 +302,9 @@ impl Worker {
     fn keep_house(&mut self, now: Now) {
         self.next_housekeeping = now.instant + HOUSEKEEPING;
         self.tcp.close_idle(self.poll.registry(), now.instant);
-        self.metrics.sfu(&self.sfu.counts());
+        let counts = self.sfu.counts();
+        self.metrics.sfu(&counts, &self.counted);
+        self.counted = counts;
     }
 }
 

@@ -52,6 +52,8 @@ impl Room {
                 }
                 Output::Transmit(transmit) => {
                     connection.learn_address((transmit.protocol, transmit.destination), link, turn);
+                    turn.counts.packets_sent += 1;
+                    turn.counts.bytes_sent += transmit.bytes.len() as u64;
                     turn.transmits.push_back(transmit);
                 }
                 Output::Event(Event::Media(packet)) => self.forward(now, id, packet, turn),
@@ -66,7 +68,6 @@ impl Room {
     }
 
     fn forward(&mut self, now: Now, publisher: ParticipantId, packet: MediaPacket, turn: &mut Turn) {
-        turn.counts.packets_in += 1;
         let Some(key) = self.participants.get(&publisher).and_then(|p| p.sections.get(&packet.section)).copied() else {
             return;
         };

@@ -112,10 +112,16 @@ pub struct Counts {
     pub rooms: usize,
     pub participants: usize,
     pub tracks: usize,
-    pub packets_in: u64,
+    pub packets_received: u64,
+    pub bytes_received: u64,
+    pub packets_sent: u64,
+    pub bytes_sent: u64,
+    /// Media packets on their way to one subscriber each.
     pub packets_forwarded: u64,
-    /// Datagrams that belong to nobody or are malformed.
-    pub datagrams_dropped: u64,
+    /// Malformed packets, and those of no connection.
+    pub packets_unknown: u64,
+    /// Longer than any peer of ours sends.
+    pub packets_oversized: u64,
     pub keyframes_requested: u64,
 }
 
@@ -388,6 +394,9 @@ impl Sfu {
 
     /// A datagram from the network. Call [`Self::drive`] after a batch of them.
     pub fn receive(&mut self, now: Now, datagram: Datagram<'_>) {
+        let counts = &mut self.turn.counts;
+        counts.packets_received += 1;
+        counts.bytes_received += datagram.bytes.len() as u64;
         let key = (datagram.protocol, datagram.source);
         let link = match classify::classify(datagram.bytes) {
             // Checks are addressed by user fragment, so that one arriving from a new address finds its connection.
@@ -395,10 +404,14 @@ impl Sfu {
             Classified::Stun { local_ufrag: None } | Classified::Dtls | Classified::Rtp => {
                 self.turn.routes.addresses.get(&key)
             }
-            _ => None,
+            Classified::Oversized => {
+                counts.packets_oversized += 1;
+                return;
+            }
+            Classified::TurnChannel { .. } | Classified::Unknown => None,
         };
         let Some(link) = link.copied() else {
-            self.turn.counts.datagrams_dropped += 1;
+            counts.packets_unknown += 1;
             return;
         };
         if let Some(room) = self.rooms.get_mut(&link.room) {
