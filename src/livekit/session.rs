@@ -169,7 +169,6 @@ impl Session {
     pub(super) fn detach<R: Rooms>(&mut self, turn: &mut Turn<'_, R>) {
         self.socket = None;
         self.resumed = false;
-        self.missed = Some(Vec::new());
         turn.rooms.signal_lost(turn.now, self.id);
     }
 
@@ -186,10 +185,8 @@ impl Session {
         if self.socket.is_none() {
             return;
         }
-        match turn.keys().sign(&self.claims.refreshed(turn.now.unix_ms / 1000)) {
-            Ok(token) => self.send(turn, Message::RefreshToken(token)),
-            Err(error) => tracing::error!(participant = %self.sid, %error, "cannot sign a fresh token"),
-        }
+        let token = turn.keys().sign(&self.claims.refreshed(turn.now.unix_ms / 1000));
+        self.send(turn, Message::RefreshToken(token));
     }
 
     /// Takes over what changed about the participant itself; true when its token must say so.

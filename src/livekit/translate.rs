@@ -347,15 +347,12 @@ fn track_source(number: i32) -> TrackSource {
     }
 }
 
-/// The quality counts only when no size is given.
 pub fn track_settings(request: &proto::UpdateTrackSettings) -> TrackSettings {
-    let sized = request.width > 0 && request.height > 0;
     TrackSettings {
         disabled: request.disabled || request.quality == proto::VideoQuality::Off as i32,
-        quality: if sized { None } else { quality(request.quality) },
+        quality: quality(request.quality).unwrap_or(Quality::High),
         width: request.width,
         height: request.height,
-        fps: request.fps,
     }
 }
 
