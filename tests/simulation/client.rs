@@ -473,14 +473,14 @@ impl Client {
             let Some(mid) = track.mid else { continue };
             match &mut track.source {
                 Source::Microphone(source) => {
-                    source.next = source.next.max(now - 2 * crate::media::AUDIO_INTERVAL);
+                    source.skip_to(now);
                     while source.next <= now {
                         source.send(&mut self.publisher.rtc, mid, browser.opus(), now, track.muted);
                         busy = true;
                     }
                 }
                 Source::Camera(source) => {
-                    source.next = source.next.max(now - crate::media::VIDEO_INTERVAL);
+                    source.next = source.next.max(now);
                     while source.next <= now {
                         source.send(&mut self.publisher.rtc, mid, browser.vp8(), now, track.muted);
                         busy = true;

@@ -5,9 +5,12 @@
 //! [`world`] owns the clock, [`client`] behaves as livekit-client does, [`oracle`] judges what arrived.
 
 mod client;
+mod dual;
+mod loss;
 mod media;
 mod network;
 mod oracle;
 mod peer;
+mod room;
 mod single;
 mod world;

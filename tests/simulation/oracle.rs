@@ -107,31 +107,27 @@ pub struct Playback {
 }
 
 impl Stream {
-    /// By sequence number, each once; panics when one comes with two contents.
-    fn in_order(&self) -> Vec<&Received> {
+    /// By sequence number, each once, up to the highest that arrived until `until`; panics when one number comes with
+    /// two contents.
+    fn in_order(&self, until: Instant) -> Vec<&Received> {
         let mut by_sequence: BTreeMap<u64, &Received> = BTreeMap::new();
         for packet in &self.packets {
             if let Some(before) = by_sequence.insert(packet.sequence, packet) {
                 assert_eq!(before.stamp, packet.stamp, "sequence {} used twice", packet.sequence);
             }
         }
-        by_sequence.into_values().collect()
+        let last = by_sequence.values().filter(|p| p.at <= until).map(|p| p.sequence).max();
+        by_sequence.into_values().take_while(|p| Some(p.sequence) <= last).collect()
     }
 
-    /// Missing numbers between the first and the last packet that arrived up to `until`.
+    /// Missing numbers between the first and the last packet that arrived until `until`.
     pub fn holes(&self, until: Instant) -> Vec<u64> {
-        let packets = self.in_order();
-        let Some(last) = packets.iter().rfind(|p| p.at <= until) else { return vec![] };
-        let mut holes = Vec::new();
-        for pair in packets.windows(2).filter(|pair| pair[0].sequence < last.sequence) {
-            holes.extend(pair[0].sequence + 1..pair[1].sequence);
-        }
-        holes
+        self.in_order(until).windows(2).flat_map(|pair| pair[0].sequence + 1..pair[1].sequence).collect()
     }
 
     /// Timestamps never go back, and follow the clock.
-    pub fn check_timestamps(&self, clock_rate: u32, tolerance: Duration) {
-        for pair in self.in_order().windows(2) {
+    pub fn check_timestamps(&self, clock_rate: u32, tolerance: Duration, until: Instant) {
+        for pair in self.in_order(until).windows(2) {
             let (a, b) = (pair[0], pair[1]);
             let step = b.timestamp.wrapping_sub(a.timestamp);
             assert!(step < 1 << 31, "timestamp goes back at sequence {}: {} after {}", b.sequence, b.timestamp, a.timestamp);
@@ -139,6 +135,7 @@ impl Stream {
             assert_eq!(same_frame, step == 0, "sequence {}: one timestamp, one frame", b.sequence);
             let shown = Duration::from_secs_f64(f64::from(step) / f64::from(clock_rate));
             let arrived = b.at.saturating_duration_since(a.at);
+            // What was sent again says nothing about the clock.
             let error = shown.abs_diff(arrived);
             assert!(error <= tolerance, "sequence {}: {shown:?} on the media clock, {arrived:?} apart", b.sequence);
         }
@@ -149,7 +146,7 @@ impl Stream {
     pub fn play_video(&self, until: Instant) -> Playback {
         assert_eq!(self.holes(until), Vec::<u64>::new(), "everything arrives at last");
         let mut frames: Vec<Vec<&Received>> = Vec::new();
-        for packet in self.in_order() {
+        for packet in self.in_order(until) {
             match frames.last_mut() {
                 Some(frame) if frame[0].timestamp == packet.timestamp => frame.push(packet),
                 _ => frames.push(vec![packet]),
@@ -157,13 +154,19 @@ impl Stream {
         }
         // The last one may be on its way still.
         frames.pop();
+        // A frame that a change of layer cut short is dropped by decoders: the keyframe that follows needs nothing of it.
+        let cut = |pair: &[Vec<&Received>]| {
+            let (stamp, next) = (pair[0][0].stamp, pair[1][0].stamp);
+            next.key && next.layer != stamp.layer && pair[0].len() < usize::from(stamp.parts)
+        };
+        let cuts: Vec<bool> = frames.windows(2).map(cut).chain([false]).collect();
         let mut playback: Option<Playback> = None;
         let mut before: Option<(Stamp, Vp8Numbers)> = None;
         let mut shown = self.packets[0].at;
-        for frame in &frames {
+        for (frame, cut) in frames.iter().zip(cuts) {
             let (stamp, numbers) = (frame[0].stamp, frame[0].vp8.expect("video"));
             let sequence = frame[0].sequence;
-            assert_eq!(frame.len(), usize::from(stamp.parts), "the frame at {sequence} is whole");
+            assert!(cut || frame.len() == usize::from(stamp.parts), "the frame at {sequence} is whole: {frame:?}");
             for (part, packet) in (0u8..).zip(frame) {
                 assert_eq!(packet.stamp, Stamp { part, ..stamp }, "the frame at {sequence} is one frame");
                 assert_eq!(packet.marker, part + 1 == stamp.parts, "the marker ends the frame at {sequence}");
@@ -180,9 +183,13 @@ impl Stream {
                     assert_eq!(numbers.keyidx != last_numbers.keyidx, stamp.key, "keyidx at {sequence}");
                 }
             }
+            let last = before.replace((stamp, numbers)).map(|(last, _)| last);
+            if cut {
+                continue;
+            }
             let arrived = frame.iter().map(|p| p.at).max().expect("not empty");
             let playable = shown.max(arrived);
-            let gap = if before.is_some() { playable - shown } else { Duration::ZERO };
+            let gap = if playback.is_some() { playable - shown } else { Duration::ZERO };
             let play = playback.get_or_insert(Playback {
                 frames: 0,
                 keyframes: 0,
@@ -194,12 +201,11 @@ impl Stream {
             });
             play.frames += 1;
             play.keyframes += usize::from(stamp.key);
-            play.switches += usize::from(before.is_some_and(|(last, _)| last.layer != stamp.layer));
+            play.switches += usize::from(last.is_some_and(|last| last.layer != stamp.layer));
             play.longest_gap = play.longest_gap.max(gap);
             play.last = playable;
             play.last_layer = stamp.layer;
             shown = playable;
-            before = Some((stamp, numbers));
         }
         playback.expect("at least one frame")
     }
