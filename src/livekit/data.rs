@@ -268,3 +268,227 @@ fn take_field<'a>(message: &mut &'a [u8]) -> Option<Field<'a>> {
     });
     Some(Field { number, bytes, content: content.transpose().ok()? })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALICE: Sender<'static> = Sender { sid: "PA_a", identity: "alice", hidden: false, may_publish: true };
+
+    fn accept(channel: DataChannel, sender: &Sender<'_>, message: &[u8]) -> Result<Packet, Dropped> {
+        Upstream::default().accept(Instant::now(), sender, channel, message)
+    }
+
+    fn user(user: proto::UserPacket) -> proto::DataPacket {
+        proto::DataPacket { value: Some(Value::User(user)), ..Default::default() }
+    }
+
+    #[test]
+    #[allow(deprecated)]
+    fn the_sender_and_the_channel_are_what_they_are_whatever_the_packet_says() {
+        let forged = proto::DataPacket {
+            kind: 1,
+            participant_identity: "bob".to_owned(),
+            participant_sid: "PA_b".to_owned(),
+            ..user(proto::UserPacket {
+                participant_sid: "PA_b".to_owned(),
+                participant_identity: "bob".to_owned(),
+                payload: b"hello".to_vec(),
+                topic: Some("chat".to_owned()),
+                ..Default::default()
+            })
+        };
+        for (channel, kind) in [(DataChannel::Reliable, 0), (DataChannel::Lossy, 1)] {
+            let packet = accept(channel, &ALICE, &forged.encode_to_vec()).expect("accepted");
+            let got = proto::DataPacket::decode(&packet.message[..]).expect("a packet");
+            assert_eq!(got.kind, kind);
+            assert_eq!((got.participant_identity.as_str(), got.participant_sid.as_str()), ("alice", "PA_a"));
+            let Some(Value::User(user)) = got.value else { panic!("{got:?}") };
+            assert_eq!((user.participant_identity.as_str(), user.participant_sid.as_str()), ("alice", "PA_a"));
+            assert_eq!((user.payload.as_slice(), user.topic.as_deref()), (&b"hello"[..], Some("chat")));
+        }
+        let hidden = Sender { hidden: true, ..ALICE };
+        let packet = accept(DataChannel::Reliable, &hidden, &forged.encode_to_vec()).expect("accepted");
+        let got = proto::DataPacket::decode(&packet.message[..]).expect("a packet");
+        assert_eq!((got.participant_identity.as_str(), got.participant_sid.as_str()), ("", ""));
+        let Some(Value::User(user)) = got.value else { panic!("{got:?}") };
+        assert_eq!((user.participant_identity.as_str(), user.participant_sid.as_str()), ("", ""));
+    }
+
+    #[test]
+    fn what_is_newer_than_we_are_passes_untouched() {
+        // Field 99, three bytes; then a fixed32 in field 100.
+        let mut message = Vec::new();
+        text(99, "new", &mut message);
+        encode_key(100, WireType::ThirtyTwoBit, &mut message);
+        message.extend_from_slice(&[1, 2, 3, 4]);
+        let packet = accept(DataChannel::Reliable, &ALICE, &message).expect("accepted");
+        assert!(packet.message.starts_with(&message));
+
+        // Inside a user packet, too.
+        let mut inner = Vec::new();
+        text(50, "new", &mut inner);
+        let mut message = Vec::new();
+        encode_key(field::USER, WireType::LengthDelimited, &mut message);
+        encode_varint(inner.len() as u64, &mut message);
+        message.extend_from_slice(&inner);
+        let packet = accept(DataChannel::Reliable, &ALICE, &message).expect("accepted");
+        assert!(packet.message.windows(inner.len()).any(|window| window == inner));
+    }
+
+    #[test]
+    fn what_is_not_for_the_others() {
+        #[allow(deprecated)]
+        let cases = [
+            Value::Speaker(Default::default()),
+            Value::Metrics(Default::default()),
+            Value::Transcription(Default::default()),
+        ];
+        for value in cases {
+            let message = proto::DataPacket { value: Some(value), ..Default::default() }.encode_to_vec();
+            assert_eq!(accept(DataChannel::Reliable, &ALICE, &message), Err(Dropped::DataNotForwarded));
+        }
+        for value in [
+            Value::RpcRequest(Default::default()),
+            Value::StreamHeader(Default::default()),
+            Value::StreamChunk(Default::default()),
+            Value::StreamTrailer(Default::default()),
+            Value::EncryptedPacket(Default::default()),
+            Value::ChatMessage(Default::default()),
+            Value::SipDtmf(Default::default()),
+        ] {
+            let message = proto::DataPacket { value: Some(value), ..Default::default() }.encode_to_vec();
+            let packet = accept(DataChannel::Reliable, &ALICE, &message).expect("accepted");
+            assert!(packet.message.starts_with(&message));
+        }
+    }
+
+    #[test]
+    fn permission_size_and_form() {
+        let silent = Sender { may_publish: false, ..ALICE };
+        assert_eq!(accept(DataChannel::Reliable, &silent, &[]), Err(Dropped::DataNotPermitted));
+        assert_eq!(accept(DataChannel::Reliable, &ALICE, &[0xff; 8]), Err(Dropped::DataMalformed));
+        let sized = |size: usize| {
+            let payload = vec![7; size];
+            user(proto::UserPacket { payload, ..Default::default() }).encode_to_vec()
+        };
+        for (channel, payload, fits) in [
+            (DataChannel::Reliable, 64_000, true),
+            (DataChannel::Reliable, 65_000, false),
+            (DataChannel::Lossy, 1_300, true),
+            (DataChannel::Lossy, 2_000, false),
+        ] {
+            let outcome = accept(channel, &ALICE, &sized(payload));
+            match fits {
+                true => assert!(outcome.expect("fits").message.len() <= 65_535),
+                false => assert_eq!(outcome, Err(Dropped::DataOversized), "{payload}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_reliable_packet_counts_once() {
+        let numbered = |sequence| proto::DataPacket { sequence, ..Default::default() }.encode_to_vec();
+        let mut upstream = Upstream::default();
+        let now = Instant::now();
+        let mut accept = |channel, sequence| upstream.accept(now, &ALICE, channel, &numbered(sequence)).map(|_| ());
+        use DataChannel::{Lossy, Reliable};
+        for (channel, sequence, outcome) in [
+            (Reliable, 1, Ok(())),
+            (Reliable, 2, Ok(())),
+            (Reliable, 2, Err(Dropped::DataRepeated)),
+            (Reliable, 1, Err(Dropped::DataRepeated)),
+            (Reliable, 7, Ok(())),
+            (Reliable, 3, Err(Dropped::DataRepeated)),
+            // A client that does not count, and the channel where nobody does.
+            (Reliable, 0, Ok(())),
+            (Reliable, 0, Ok(())),
+            (Lossy, 3, Ok(())),
+            (Reliable, 8, Ok(())),
+        ] {
+            assert_eq!(accept(channel, sequence), outcome, "{channel:?} {sequence}");
+        }
+        assert_eq!(upstream.last_sequence(), 8);
+    }
+
+    #[test]
+    fn a_nonce_counts_once_for_a_while() {
+        let mut upstream = Upstream::default();
+        let now = Instant::now();
+        let mut accept = |nonce: &[u8]| {
+            let message = user(proto::UserPacket { nonce: nonce.to_vec(), ..Default::default() }).encode_to_vec();
+            upstream.accept(now, &ALICE, DataChannel::Reliable, &message).map(|_| ())
+        };
+        assert_eq!(accept(b""), Ok(()));
+        assert_eq!(accept(b""), Ok(()));
+        assert_eq!(accept(b"first"), Ok(()));
+        assert_eq!(accept(b"first"), Err(Dropped::DataRepeated));
+        for nonce in 0..NONCES_MAX as u32 {
+            assert_eq!(accept(&nonce.to_be_bytes()), Ok(()));
+        }
+        assert_eq!(accept(b"first"), Ok(()));
+    }
+
+    #[test]
+    fn nobody_floods_the_room() {
+        let mut upstream = Upstream::default();
+        let now = Instant::now();
+        let mut accepted =
+            |now| (0..5000).filter(|_| upstream.accept(now, &ALICE, DataChannel::Lossy, &[]).is_ok()).count();
+        assert_eq!(accepted(now), 2001);
+        assert_eq!(accepted(now), 0);
+        assert_eq!(accepted(now + Duration::from_millis(500)), 500);
+    }
+
+    #[test]
+    fn addressees_by_identity_and_by_sid_in_the_packet_and_in_the_user_packet() {
+        #[allow(deprecated)]
+        let packet = proto::DataPacket {
+            destination_identities: vec!["bob".to_owned()],
+            ..user(proto::UserPacket {
+                destination_identities: vec!["carol".to_owned()],
+                destination_sids: vec!["PA_d".to_owned()],
+                ..Default::default()
+            })
+        };
+        let to = accept(DataChannel::Reliable, &ALICE, &packet.encode_to_vec()).expect("accepted").to;
+        for (sid, identity, included) in [
+            ("PA_b", "bob", true),
+            ("PA_c", "carol", true),
+            ("PA_d", "dave", true),
+            ("PA_e", "eve", false),
+            ("bob", "PA_d", false),
+        ] {
+            assert_eq!(to.includes(sid, identity), included, "{identity}");
+        }
+    }
+
+    proptest! {
+        /// Whatever we take, others can read, and it says who sent it.
+        #[test]
+        fn what_is_accepted_is_a_packet_from_alice(message in prop::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok(packet) = accept(DataChannel::Lossy, &ALICE, &message) {
+                let got = proto::DataPacket::decode(&packet.message[..]).expect("a packet");
+                prop_assert_eq!(got.participant_identity, "alice");
+                prop_assert_eq!(got.participant_sid, "PA_a");
+                #[allow(deprecated)]
+                if let Some(Value::User(user)) = got.value {
+                    prop_assert_eq!(user.participant_identity, "alice");
+                }
+            }
+        }
+
+        #[test]
+        fn fields_cut_a_message_at_the_same_places_as_the_library(message in prop::collection::vec(any::<u8>(), 0..80)) {
+            let joined: Option<Vec<u8>> =
+                Fields(&message).map(|field| field.map(|field| field.bytes)).collect::<Option<Vec<_>>>().map(|fields| fields.concat());
+            // The empty message knows no field, so decoding it checks nothing but the form.
+            match <() as prost::Message>::decode(&message[..]) {
+                Ok(()) => prop_assert_eq!(joined, Some(message)),
+                Err(_) => prop_assert_eq!(joined, None),
+            }
+        }
+    }
+}

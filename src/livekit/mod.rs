@@ -26,6 +26,8 @@ mod rooms;
 mod session;
 mod signalling;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod translate;
 mod wire;
 

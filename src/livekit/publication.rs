@@ -1,7 +1,5 @@
 //! The tracks a participant publishes, as far as signalling knows them before the rooms announce them: `add_track`, `mute`.
 
-use std::collections::HashSet;
-
 use livekit_protocol as proto;
 use proto::request_response::{Reason, Request};
 use proto::signal_response::Message;
@@ -81,12 +79,7 @@ impl Session {
 
     /// Tries again what waited for its cid to become free.
     pub(super) fn publish_queued<R: Rooms>(&mut self, turn: &mut Turn<'_, R>) {
-        let mut tried = HashSet::new();
         for track in std::mem::take(&mut self.publications.queued) {
-            if !tried.insert(track.cid.clone()) {
-                self.publications.queued.push(track);
-                continue;
-            }
             let reason = match self.publish(turn, track.clone()) {
                 Ok(()) => continue,
                 Err(AddTrackError::AlreadyPublished) => {

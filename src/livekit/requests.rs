@@ -20,11 +20,11 @@ const METADATA_MAX: usize = 64 * 1024;
 /// A display name, bytes: LiveKit's limit.
 const NAME_MAX: usize = 256;
 
-/// `RTCIceCandidateInit`, as far as it matters to us.
+/// `RTCIceCandidateInit`, as far as everyone writes it.
 #[derive(Deserialize)]
 struct CandidateInit {
-    #[serde(default)]
-    candidate: String,
+    #[serde(default, rename = "candidate")]
+    _candidate: String,
 }
 
 impl Session {
@@ -86,17 +86,13 @@ impl Session {
         turn.rooms.answer(turn.now, self.id, answer.id, &answer.sdp);
     }
 
-    /// Either connection's candidates: we answer checks from wherever they come, so it does not matter which.
+    /// We are ICE-lite: the client's checks tell us its addresses, so candidates are only looked at for their form.
     fn trickle<R: Rooms>(&mut self, turn: &mut Turn<'_, R>, trickle: proto::TrickleRequest) {
-        if trickle.candidate_init.len() > CANDIDATE_MAX {
-            return turn.count(Dropped::Oversized);
-        }
-        match serde_json::from_str::<CandidateInit>(&trickle.candidate_init) {
-            // Without a candidate it is the end of them.
-            Ok(init) if init.candidate.is_empty() => {}
-            Ok(init) => turn.rooms.trickle(self.id, &init.candidate),
-            Err(_) if trickle.r#final => {}
-            Err(_) => turn.count(Dropped::Malformed),
+        let init = &trickle.candidate_init;
+        if init.len() > CANDIDATE_MAX {
+            turn.count(Dropped::Oversized);
+        } else if !trickle.r#final && serde_json::from_str::<CandidateInit>(init).is_err() {
+            turn.count(Dropped::Malformed);
         }
     }
 

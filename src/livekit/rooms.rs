@@ -22,7 +22,6 @@ pub trait Rooms {
 
     fn offer(&mut self, now: Now, id: ParticipantId, offer_id: u32, sdp: &str);
     fn answer(&mut self, now: Now, id: ParticipantId, offer_id: u32, sdp: &str);
-    fn trickle(&mut self, id: ParticipantId, candidate: &str);
     fn add_track(&mut self, now: Now, id: ParticipantId, track: NewTrack) -> Result<TrackInfo, AddTrackError>;
     /// False = no such published or pending track.
     fn set_muted(&mut self, now: Now, id: ParticipantId, track: &Sid, muted: bool) -> bool;
@@ -65,8 +64,6 @@ impl Rooms for Sfu {
     fn answer(&mut self, now: Now, id: ParticipantId, offer_id: u32, sdp: &str) {
         self.answer(now, id, offer_id, sdp);
     }
-    /// We are ICE-lite: a client's checks tell us its addresses.
-    fn trickle(&mut self, _id: ParticipantId, _candidate: &str) {}
     fn add_track(&mut self, now: Now, id: ParticipantId, track: NewTrack) -> Result<TrackInfo, AddTrackError> {
         self.add_track(now, id, track)
     }
@@ -98,7 +95,7 @@ impl Rooms for Sfu {
     fn signal_lost(&mut self, now: Now, id: ParticipantId) {
         self.signal_lost(now, id);
     }
-    fn signal_resumed(&mut self, _now: Now, id: ParticipantId) {
-        self.signal_resumed(id);
+    fn signal_resumed(&mut self, now: Now, id: ParticipantId) {
+        self.signal_resumed(now, id);
     }
 }

@@ -169,7 +169,6 @@ impl Session {
     pub(super) fn detach<R: Rooms>(&mut self, turn: &mut Turn<'_, R>) {
         self.socket = None;
         self.resumed = false;
-        self.missed = Some(Vec::new());
         turn.rooms.signal_lost(turn.now, self.id);
     }
 

@@ -113,3 +113,150 @@ fn inflate(gzip: &[u8]) -> Result<Vec<u8>, JoinRequestError> {
         .map_err(|_| JoinRequestError::Wrapper)?;
     Ok(inflated)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+    use proto::{signal_request, signal_response};
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bytes).expect("memory");
+        encoder.finish().expect("memory")
+    }
+
+    fn wrapped(compression: i32, join_request: Vec<u8>) -> Vec<u8> {
+        proto::WrappedJoinRequest { compression, join_request }.encode_to_vec()
+    }
+
+    fn join_request() -> proto::JoinRequest {
+        proto::JoinRequest {
+            // Gives both of the characters in which the alphabets differ.
+            metadata: ">>>>>>??????".to_owned(),
+            publisher_offer: Some(proto::SessionDescription {
+                r#type: "offer".to_owned(),
+                sdp: "v=0\r\n".repeat(100),
+                id: 1,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_join_request_in_every_spelling() {
+        let inner = join_request().encode_to_vec();
+        let plain = wrapped(0, inner.clone());
+        let zipped = wrapped(1, gzip(&inner));
+        for bytes in [plain, zipped] {
+            for engine in [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD] {
+                let text = engine.encode(&bytes);
+                assert_eq!(decode_join_request(&text), Ok(join_request()));
+                assert_eq!(decode_join_request(&text.replace('+', " ")), Ok(join_request()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_sample_has_both_of_the_disputed_characters() {
+        let text = STANDARD.encode(wrapped(0, join_request().encode_to_vec()));
+        assert!(text.contains('+') && text.contains('/'), "{text}");
+    }
+
+    #[test]
+    fn join_requests_that_cannot_be_read() {
+        let encode = |bytes: &[u8]| URL_SAFE.encode(bytes);
+        let bomb = gzip(&vec![0; 64 * 1024 * 1024]);
+        assert!(bomb.len() < 100_000);
+        let cut = gzip(&join_request().encode_to_vec());
+        let exact = proto::JoinRequest { metadata: "x".repeat(JOIN_REQUEST_MAX - 4), ..Default::default() };
+        assert_eq!(exact.encoded_len(), JOIN_REQUEST_MAX);
+        let over = proto::JoinRequest { metadata: "x".repeat(JOIN_REQUEST_MAX - 3), ..Default::default() };
+        let cases = [
+            (String::new(), Err("join_request is required")),
+            ("%%%%".to_owned(), Err("cannot base64 decode wrapped join request")),
+            ("A".to_owned(), Err("cannot base64 decode wrapped join request")),
+            ("=".to_owned(), Err("cannot base64 decode wrapped join request")),
+            ("é".to_owned(), Err("cannot base64 decode wrapped join request")),
+            (encode(&[0xff; 9]), Err("cannot unmarshal wrapped join request")),
+            (encode(&wrapped(0, vec![0xff; 9])), Err("cannot unmarshal join request")),
+            (encode(&wrapped(1, vec![1, 2, 3])), Err("cannot unmarshal wrapped join request")),
+            (encode(&wrapped(1, cut[..cut.len() / 2].to_vec())), Err("cannot unmarshal wrapped join request")),
+            (encode(&wrapped(1, bomb)), Err("join request too large")),
+            (encode(&wrapped(1, gzip(&over.encode_to_vec()))), Err("join request too large")),
+            (encode(&wrapped(0, over.encode_to_vec())), Err("join request too large")),
+            ("A".repeat(2_000_000), Err("join request too large")),
+            (encode(&wrapped(1, gzip(&exact.encode_to_vec()))), Ok(())),
+            (encode(&wrapped(0, exact.encode_to_vec())), Ok(())),
+        ];
+        for (parameter, expected) in cases {
+            let outcome = decode_join_request(&parameter).map(|_| ()).map_err(|error| error.to_string());
+            assert_eq!(outcome, expected.map_err(str::to_owned), "{}", &parameter[..parameter.len().min(40)]);
+        }
+    }
+
+    #[test]
+    fn frames_have_a_limit() {
+        assert_eq!(decode_request(&vec![0; MESSAGE_MAX + 1]), Err(DecodeError::TooLarge));
+        assert_eq!(decode_request_text(&" ".repeat(MESSAGE_MAX + 1)), Err(DecodeError::TooLarge));
+        assert_eq!(decode_request(&[0xff]), Err(DecodeError::Malformed));
+        for text in ["", "{", "[]", "7", r#"{"ping":"x"}"#, r#"{"ping":"1","leave":{}}"#, &"[".repeat(100_000)] {
+            assert_eq!(decode_request_text(text), Err(DecodeError::Malformed), "{text:.20}");
+        }
+    }
+
+    #[test]
+    fn a_request_newer_than_we_are_is_empty() {
+        assert_eq!(decode_request(&[0xfa, 0x07, 0x00]), Ok(proto::SignalRequest { message: None }));
+        assert_eq!(decode_request_text(r#"{"somethingNew":{"a":[1]}}"#), Ok(proto::SignalRequest { message: None }));
+        assert_eq!(decode_request(&[]), Ok(proto::SignalRequest { message: None }));
+    }
+
+    #[test]
+    fn text_frames_take_both_spellings_of_a_name() {
+        let expected = Ok(proto::SignalRequest {
+            message: Some(signal_request::Message::PingReq(proto::Ping { timestamp: 5, rtt: 0 })),
+        });
+        assert_eq!(decode_request_text(r#"{"pingReq":{"timestamp":"5"}}"#), expected);
+        assert_eq!(decode_request_text(r#"{"ping_req":{"timestamp":5,"new":true}}"#), expected);
+    }
+
+    #[test]
+    fn responses_survive_both_encodings() {
+        let response = proto::SignalResponse {
+            message: Some(signal_response::Message::Answer(proto::SessionDescription {
+                r#type: "answer".to_owned(),
+                id: 3,
+                mid_to_track_id: [("0".to_owned(), "TR_1".to_owned())].into(),
+                ..Default::default()
+            })),
+        };
+        assert_eq!(proto::SignalResponse::decode(&encode_response(&response)[..]).as_ref(), Ok(&response));
+        let text = encode_response_text(&response).expect("plain data");
+        assert!(text.contains(r#""midToTrackId":{"0":"TR_1"}"#), "{text}");
+        let back: proto::SignalResponse = serde_json::from_str(&text).expect("our own");
+        assert_eq!(back, response);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_a_danger(text in "\\PC*") {
+            let _ = decode_join_request(&text);
+            let _ = decode_request_text(&text);
+        }
+
+        #[test]
+        fn no_bytes_are_a_danger(bytes in prop::collection::vec(any::<u8>(), 0..200), compression in 0..2i32) {
+            let _ = decode_request(&bytes);
+            let _ = decode_join_request(&URL_SAFE.encode(&bytes));
+            let _ = decode_join_request(&URL_SAFE.encode(wrapped(compression, bytes)));
+        }
+    }
+}

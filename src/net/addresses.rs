@@ -22,7 +22,8 @@ pub fn candidates(configured: &[IpAddr], udp: SocketAddr, tcp: SocketAddr) -> Ve
                 one => one == *ip,
             }
         };
-        let chosen: Vec<_> = found.iter().filter(|ip| reachable(ip)).map(|ip| (protocol, SocketAddr::new(*ip, listen.port()))).collect();
+        let chosen: Vec<_> =
+            found.iter().filter(|ip| reachable(ip)).map(|ip| (protocol, SocketAddr::new(*ip, listen.port()))).collect();
         if chosen.is_empty() && !listen.ip().is_unspecified() { vec![(protocol, listen)] } else { chosen }
     };
     let mut all = of(Protocol::Udp, udp);
@@ -35,7 +36,9 @@ fn own_addresses() -> Vec<IpAddr> {
     let usable = |loopback: bool| -> Vec<IpAddr> {
         interfaces
             .iter()
-            .filter(|i| i.is_loopback() == loopback && !INNER_INTERFACES.iter().any(|prefix| i.name.starts_with(prefix)))
+            .filter(|i| {
+                i.is_loopback() == loopback && !INNER_INTERFACES.iter().any(|prefix| i.name.starts_with(prefix))
+            })
             .map(|i| i.ip())
             // Firefox stumbles over link-local candidates, and nobody needs them.
             .filter(|ip| !is_link_local(*ip))
@@ -64,7 +67,10 @@ mod tests {
     fn configured_addresses_win() {
         let public: IpAddr = "198.51.100.7".parse().unwrap();
         let found = candidates(&[public], address("0.0.0.0:3478"), address("0.0.0.0:3478"));
-        assert_eq!(found, [(Protocol::Udp, address("198.51.100.7:3478")), (Protocol::Tcp, address("198.51.100.7:3478"))]);
+        assert_eq!(
+            found,
+            [(Protocol::Udp, address("198.51.100.7:3478")), (Protocol::Tcp, address("198.51.100.7:3478"))]
+        );
     }
 
     #[test]

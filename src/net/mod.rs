@@ -97,7 +97,11 @@ impl Node {
     }
 
     /// Makes a room, or gives the one that exists. `None` when the node holds as many as it may.
-    pub async fn create_room(&self, name: String, options: sfu::RoomOptions) -> Result<Option<sfu::RoomInfo>, NodeGone> {
+    pub async fn create_room(
+        &self,
+        name: String,
+        options: sfu::RoomOptions,
+    ) -> Result<Option<sfu::RoomInfo>, NodeGone> {
         self.ask(|reply| Command::CreateRoom { name, options, reply }).await
     }
 

@@ -88,15 +88,27 @@ impl Tcp {
             if registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).is_err() {
                 continue;
             }
-            let connection =
-                Connection { stream, peer, local: candidate, deframer: Deframer::default(), backlog: VecDeque::new(), last_read: now };
+            let connection = Connection {
+                stream,
+                peer,
+                local: candidate,
+                deframer: Deframer::default(),
+                backlog: VecDeque::new(),
+                last_read: now,
+            };
             self.by_peer.insert(peer, token);
             self.connections.insert(token, connection);
         }
     }
 
     /// Reads and writes what a connection is ready for; gives each frame as [`super::udp::Udp::receive`] does.
-    pub fn ready(&mut self, registry: &Registry, token: Token, now: Instant, mut each: impl FnMut(SocketAddr, SocketAddr, &[u8])) {
+    pub fn ready(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        now: Instant,
+        mut each: impl FnMut(SocketAddr, SocketAddr, &[u8]),
+    ) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let alive = connection.flush().is_ok() && connection.read(&mut self.buffer, now, &mut each).is_ok();
         if !alive {
@@ -150,7 +162,12 @@ impl Connection {
         Ok(())
     }
 
-    fn read(&mut self, buffer: &mut [u8], now: Instant, each: &mut impl FnMut(SocketAddr, SocketAddr, &[u8])) -> io::Result<()> {
+    fn read(
+        &mut self,
+        buffer: &mut [u8],
+        now: Instant,
+        each: &mut impl FnMut(SocketAddr, SocketAddr, &[u8]),
+    ) -> io::Result<()> {
         loop {
             match self.stream.read(buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),

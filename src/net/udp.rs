@@ -79,8 +79,13 @@ impl Udp {
     /// Sends one packet from the address that its candidate stands for. A full socket buffer drops it, as a network would.
     pub fn send(&self, transmit: &Transmit) -> io::Result<()> {
         let src_ip = if self.wildcard { self.local.get(&transmit.source).copied() } else { None };
-        let packet =
-            quinn_udp::Transmit { destination: transmit.destination, ecn: None, contents: &transmit.bytes, segment_size: None, src_ip };
+        let packet = quinn_udp::Transmit {
+            destination: transmit.destination,
+            ecn: None,
+            contents: &transmit.bytes,
+            segment_size: None,
+            src_ip,
+        };
         self.state.try_send(UdpSockRef::from(&self.socket), &packet)
     }
 }

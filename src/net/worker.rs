@@ -35,11 +35,27 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 const SHUTDOWN_LINGER: Duration = Duration::from_millis(300);
 
 pub(super) enum Command {
-    CreateRoom { name: String, options: RoomOptions, reply: oneshot::Sender<Option<RoomInfo>> },
-    Room { name: String, reply: oneshot::Sender<Option<RoomInfo>> },
-    Join { request: Box<JoinRequest>, responses: mpsc::Sender<Outgoing>, reply: oneshot::Sender<Result<SocketId, JoinRefused>> },
-    Request { socket: SocketId, message: Box<proto::signal_request::Message> },
-    SignalLost { socket: SocketId },
+    CreateRoom {
+        name: String,
+        options: RoomOptions,
+        reply: oneshot::Sender<Option<RoomInfo>>,
+    },
+    Room {
+        name: String,
+        reply: oneshot::Sender<Option<RoomInfo>>,
+    },
+    Join {
+        request: Box<JoinRequest>,
+        responses: mpsc::Sender<Outgoing>,
+        reply: oneshot::Sender<Result<SocketId, JoinRefused>>,
+    },
+    Request {
+        socket: SocketId,
+        message: Box<proto::signal_request::Message>,
+    },
+    SignalLost {
+        socket: SocketId,
+    },
     ShutDown,
 }
 
@@ -70,7 +86,8 @@ impl Worker {
     pub fn new(options: Options, commands: mpsc::Receiver<Command>) -> io::Result<Worker> {
         let candidates = candidates(&options.public_addresses, options.udp, options.tcp);
         let mut udp = Udp::bind(options.udp, &candidates).map_err(|e| explain("media.udp", options.udp, e))?;
-        let mut tcp = Tcp::bind(options.tcp, &candidates, FIRST_CONNECTION).map_err(|e| explain("media.tcp", options.tcp, e))?;
+        let mut tcp =
+            Tcp::bind(options.tcp, &candidates, FIRST_CONNECTION).map_err(|e| explain("media.tcp", options.tcp, e))?;
         let poll = Poll::new()?;
         poll.registry().register(udp.source(), UDP, Interest::READABLE)?;
         poll.registry().register(tcp.source(), LISTENER, Interest::READABLE)?;
@@ -199,7 +216,12 @@ impl Worker {
         self.settle(now);
     }
 
-    fn join(&mut self, now: Now, request: JoinRequest, responses: mpsc::Sender<Outgoing>) -> Result<SocketId, JoinRefused> {
+    fn join(
+        &mut self,
+        now: Now,
+        request: JoinRequest,
+        responses: mpsc::Sender<Outgoing>,
+    ) -> Result<SocketId, JoinRefused> {
         let (room, client, resumes) = (request.room.clone(), request.client.clone(), request.reconnect.is_some());
         let socket = self.signalling.join(&mut self.sfu, now, request).map_err(|error| match error {
             JoinError::RoomMissing => JoinRefused::RoomMissing,
@@ -207,7 +229,9 @@ impl Worker {
             JoinError::TooManyParticipants => JoinRefused::Busy,
         })?;
         self.sockets.insert(socket, responses);
-        if let Some(info) = self.signalling.participant(socket).filter(|_| !resumes).and_then(|id| Some((id, self.sfu.info(id)?))) {
+        if let Some(info) =
+            self.signalling.participant(socket).filter(|_| !resumes).and_then(|id| Some((id, self.sfu.info(id)?)))
+        {
             self.joining.insert(info.0, Joining { sid: info.1.sid.to_string(), room, client });
         }
         Ok(socket)

@@ -60,10 +60,7 @@ struct Voice {
 
 impl<K: Copy + Eq + Hash + Ord> ActiveSpeaker<K> {
     pub fn new() -> Self {
-        ActiveSpeaker {
-            voices: HashMap::new(),
-            since: None,
-        }
+        ActiveSpeaker { voices: HashMap::new(), since: None }
     }
 
     /// An audio packet of `key` with its level in −dBov: 0 = loudest, 127 = silence.
@@ -110,11 +107,7 @@ impl<K: Copy + Eq + Hash + Ord> ActiveSpeaker<K> {
         if self.voices.is_empty() {
             self.since = None;
         }
-        (voice.reported > 0.0).then_some(SpeakerLevel {
-            key,
-            level: 0.0,
-            active: false,
-        })
+        (voice.reported > 0.0).then_some(SpeakerLevel { key, level: 0.0, active: false })
     }
 
     /// Everybody who speaks, loudest first: for those who join.
@@ -139,13 +132,7 @@ impl<K: Copy + Eq + Hash + Ord> Default for ActiveSpeaker<K> {
 
 impl Voice {
     fn starting(now: Instant, level: u8) -> Self {
-        Voice {
-            last_packet: now,
-            active: TYPICAL_FRAME,
-            loudest: level,
-            smoothed: 0.0,
-            reported: 0.0,
-        }
+        Voice { last_packet: now, active: TYPICAL_FRAME, loudest: level, smoothed: 0.0, reported: 0.0 }
     }
 
     fn end_interval(&mut self, interval: Duration) {
@@ -165,11 +152,7 @@ impl Voice {
     }
 
     fn entry<K>(&self, key: K) -> SpeakerLevel<K> {
-        SpeakerLevel {
-            key,
-            level: self.reported,
-            active: self.reported > 0.0,
-        }
+        SpeakerLevel { key, level: self.reported, active: self.reported > 0.0 }
     }
 }
 
@@ -180,4 +163,158 @@ fn linear(level: u8) -> f32 {
 /// Loudest first; the key decides between equals, so that the order never depends on the map.
 fn sort<K: Ord>(speakers: &mut [SpeakerLevel<K>]) {
     speakers.sort_by(|a, b| b.level.total_cmp(&a.level).then_with(|| a.key.cmp(&b.key)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    /// Feeds one interval of 20 ms packets from `from` (ms after `t0`), `level(n)` for the n-th or nothing, then polls.
+    fn interval(
+        room: &mut ActiveSpeaker<u32>,
+        t0: Instant,
+        from: u64,
+        keys: &[u32],
+        level: impl Fn(u32, u64) -> Option<u8>,
+    ) -> Option<Vec<SpeakerLevel<u32>>> {
+        for n in 0..25 {
+            for &key in keys {
+                if let Some(level) = level(key, n) {
+                    room.observe(t0 + ms(from + n * 20), key, level);
+                }
+            }
+        }
+        room.poll(t0 + ms(from + 500))
+    }
+
+    fn entry(key: u32, level: f32) -> SpeakerLevel<u32> {
+        SpeakerLevel { key, level, active: level > 0.0 }
+    }
+
+    #[test]
+    fn a_voice_is_found_within_an_interval_and_gone_within_another() {
+        let t0 = Instant::now();
+        let mut room = ActiveSpeaker::new();
+        assert_eq!(interval(&mut room, t0, 0, &[1], |_, _| Some(20)), Some(vec![entry(1, 0.125)]));
+        assert_eq!(room.current(), [entry(1, 0.125)]);
+        assert_eq!(interval(&mut room, t0, 500, &[1], |_, _| Some(20)), None, "no news");
+        assert_eq!(interval(&mut room, t0, 1000, &[1], |_, _| Some(60)), Some(vec![entry(1, 0.0)]));
+        assert_eq!(room.current(), []);
+    }
+
+    #[test]
+    fn the_threshold_is_30_below_full_scale() {
+        for (level, speaks) in [(0, true), (30, true), (31, false), (127, false), (255, false)] {
+            let mut room = ActiveSpeaker::new();
+            let changes = interval(&mut room, Instant::now(), 0, &[1], |_, _| Some(level));
+            assert_eq!(changes.is_some(), speaks, "{level}");
+        }
+    }
+
+    #[test]
+    fn forty_percent_of_the_interval_make_a_speaker() {
+        for (packets, speaks) in [(9, false), (10, true), (25, true)] {
+            let mut room = ActiveSpeaker::new();
+            let level = |_, n| Some(if n < packets { 10 } else { 127 });
+            let changes = interval(&mut room, Instant::now(), 0, &[1], level);
+            assert_eq!(changes.is_some(), speaks, "{packets} packets");
+        }
+    }
+
+    #[test]
+    fn missing_packets_are_silence() {
+        // With DTX only speech is sent: nine packets of speech are all that arrives, and still too little.
+        for (packets, speaks) in [(9, false), (12, true)] {
+            let mut room = ActiveSpeaker::new();
+            let changes = interval(&mut room, Instant::now(), 0, &[1], |_, n| (n < packets).then_some(10));
+            assert_eq!(changes.is_some(), speaks, "{packets} packets");
+        }
+        // Comfort noise every 400 ms is not speech, however loud its level.
+        let t0 = Instant::now();
+        let mut room = ActiveSpeaker::new();
+        for at in (0..4000).step_by(400) {
+            room.observe(t0 + ms(at), 1, 10);
+            assert_eq!(room.poll(t0 + ms(at)), None, "at {at}");
+        }
+    }
+
+    #[test]
+    fn frames_of_any_length_count_by_their_time() {
+        for frame in [10, 20, 40, 60, 120] {
+            let t0 = Instant::now();
+            let mut room = ActiveSpeaker::new();
+            for at in (0..500).step_by(frame) {
+                room.observe(t0 + ms(at), 1, 10);
+            }
+            assert!(room.poll(t0 + ms(500)).is_some(), "{frame} ms");
+        }
+        // A burst of packets is no more speech than its time.
+        let t0 = Instant::now();
+        let mut room = ActiveSpeaker::new();
+        for _ in 0..10_000 {
+            room.observe(t0, 1, 0);
+        }
+        assert_eq!(room.poll(t0 + ms(500)), None);
+    }
+
+    #[test]
+    fn levels_rise_smoothly_in_eighths() {
+        let t0 = Instant::now();
+        let mut room = ActiveSpeaker::new();
+        let levels: Vec<_> = (0..12)
+            .filter_map(|n| interval(&mut room, t0, n * 500, &[1], |_, _| Some(0)))
+            .map(|changes| changes[0].level)
+            .collect();
+        // 0.4, 0.64, 0.784, 0.87, 0.92, 0.95, … of full scale, rounded up.
+        assert_eq!(levels, [0.5, 0.75, 0.875, 1.0]);
+    }
+
+    #[test]
+    fn speakers_come_loudest_first() {
+        let t0 = Instant::now();
+        let mut room = ActiveSpeaker::new();
+        let level = |key, _| Some([20, 0, 6, 20][key as usize]);
+        let changes = interval(&mut room, t0, 0, &[3, 2, 1, 0], level).unwrap();
+        assert_eq!(changes, [entry(1, 0.5), entry(2, 0.25), entry(0, 0.125), entry(3, 0.125)]);
+        assert_eq!(room.current(), changes);
+        // Only those that changed are named.
+        let level = |key, _| Some([20, 127, 6, 20][key as usize]);
+        let changes = interval(&mut room, t0, 500, &[0, 1, 2, 3], level).unwrap();
+        assert_eq!(changes, [entry(2, 0.375), entry(1, 0.0)]);
+    }
+
+    #[test]
+    fn a_silent_room_costs_nothing() {
+        let t0 = Instant::now();
+        let mut room = ActiveSpeaker::new();
+        assert_eq!(room.next_timeout(), None);
+        for n in 0..1000 {
+            room.observe(t0 + ms(n), n as u32, 90);
+        }
+        assert_eq!((room.next_timeout(), room.voices.len()), (None, 0));
+        room.observe(t0 + ms(2000), 1, 10);
+        assert_eq!(room.next_timeout(), Some(t0 + ms(2500)));
+        assert_eq!(room.poll(t0 + ms(2499)), None);
+        assert_eq!(room.next_timeout(), Some(t0 + ms(2500)));
+        assert_eq!(room.poll(t0 + ms(2500)), None, "one packet is no voice");
+        assert_eq!((room.next_timeout(), room.voices.len()), (None, 0));
+    }
+
+    #[test]
+    fn who_is_removed_is_reported_once() {
+        let t0 = Instant::now();
+        let mut room = ActiveSpeaker::new();
+        interval(&mut room, t0, 0, &[1, 2], |_, _| Some(10));
+        assert_eq!(room.remove(1), Some(entry(1, 0.0)));
+        assert_eq!(room.remove(1), None);
+        assert_eq!(room.remove(2), Some(entry(2, 0.0)));
+        assert_eq!(room.next_timeout(), None);
+        room.observe(t0 + ms(600), 3, 10);
+        assert_eq!(room.remove(3), None, "not yet a speaker");
+        assert_eq!(room.next_timeout(), None);
+    }
 }

@@ -36,12 +36,22 @@ impl DownTrack {
         self.forwarder.wants_keyframe_from(target)
     }
 
+    /// The layer's stream was replaced: its numbers start over.
+    pub fn reset_layer(&mut self, layer: u8) {
+        self.forwarder.reset_layer(layer);
+    }
+
     pub fn current_layer(&self) -> Option<u8> {
         self.forwarder.current_layer()
     }
 
     /// The packet as this subscriber shall see it; `None`: not at all.
-    pub fn forward(&mut self, target: Option<u8>, incoming: &Incoming<'_>, packet: &MediaPacket) -> Option<OutgoingPacket> {
+    pub fn forward(
+        &mut self,
+        target: Option<u8>,
+        incoming: &Incoming<'_>,
+        packet: &MediaPacket,
+    ) -> Option<OutgoingPacket> {
         let out = self.forwarder.forward(target, incoming)?;
         Some(OutgoingPacket {
             sequence: out.sequence,
@@ -49,7 +59,11 @@ impl DownTrack {
             marker: out.marker,
             arrival: packet.arrival,
             payload: packet.payload.clone(),
-            vp8: out.vp8.map(|vp8| Vp8Fields { picture_id: vp8.picture_id, tl0picidx: vp8.tl0picidx, keyidx: vp8.keyidx }),
+            vp8: out.vp8.map(|vp8| Vp8Fields {
+                picture_id: vp8.picture_id,
+                tl0picidx: vp8.tl0picidx,
+                keyidx: vp8.keyidx,
+            }),
             extensions: packet.extensions.clone(),
         })
     }

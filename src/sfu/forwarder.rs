@@ -30,7 +30,7 @@ const MAX_REPORT_ERROR: Duration = Duration::from_secs(2);
 
 /// A timestamp that jumps further than this from what the clock says was set anew by the publisher. Generous, as a
 /// receiver copes with a slip better than with a correction, and a stalled connection may deliver seconds late.
-const MAX_TIMESTAMP_JUMP_SECS: u64 = 10;
+const MAX_TIMESTAMP_JUMP: Duration = Duration::from_secs(10);
 
 const KEYIDX_MASK: u8 = 0x1f;
 
@@ -105,11 +105,7 @@ impl Forwarder {
     pub fn new(first_sequence: u16, first_timestamp: u32) -> Self {
         let next_sequence = u64::from(first_sequence % FIRST_SEQUENCE_LIMIT);
         Forwarder {
-            sent: Sent {
-                next_sequence,
-                frame: None,
-                vp8: Vp8Rewrite::default(),
-            },
+            sent: Sent { next_sequence, next_media: 0, frame: None, anchor: None, vp8: Vp8Rewrite::default() },
             first_timestamp,
             splice: None,
             newest: [None; MAX_LAYERS],
@@ -130,22 +126,17 @@ impl Forwarder {
             self.pause();
             return None;
         };
-        if self
-            .splice
-            .as_ref()
-            .is_some_and(|s| s.layer == p.layer && s.ends_before(p.sequence))
-        {
+        if self.splice.as_ref().is_some_and(|s| s.layer == p.layer && s.ends_before(p.sequence)) {
             self.splice = None;
         }
         // A keyframe whose first packet comes after its others went by unused would leave holes that nobody can fill:
         // that one is not for us.
         let starts = in_order && p.keyframe_start && !p.payload.is_empty();
         if starts && p.layer == target && self.current_layer() != Some(target) {
-            let timestamp = self
-                .sent
-                .frame
-                .as_ref()
-                .map_or(self.first_timestamp, |frame| frame.timestamp_after(p));
+            let timestamp = match self.sent.frame {
+                Some(newest) => self.sent.timestamp_after(newest, p),
+                None => self.first_timestamp,
+            };
             let splice = self.splice.insert(Splice::new(p, self.sent.next_sequence, timestamp));
             return Some(splice.write(self.sent.next_sequence, p, &mut self.sent));
         }
@@ -179,12 +170,6 @@ impl Forwarder {
             self.splice = None;
         }
     }
-
-    /// What a timestamp of `layer` is on the outgoing stream, to pass on sender reports; `None` unless it flows.
-    pub fn translate_timestamp(&self, layer: u8, timestamp: u32) -> Option<u32> {
-        let splice = self.splice.as_ref().filter(|s| s.layer == layer)?;
-        Some(timestamp.wrapping_add(splice.timestamp_offset))
-    }
 }
 
 /// What the receiver has been sent so far.
@@ -192,44 +177,74 @@ impl Forwarder {
 struct Sent {
     /// One above the highest number given to a packet.
     next_sequence: u64,
-    /// The newest frame.
-    frame: Option<Frame>,
+    /// One above the highest number given to a packet with a payload.
+    next_media: u64,
+    /// Timestamp of the newest frame, and when its first packet arrived.
+    frame: Option<(u32, Instant)>,
+    anchor: Option<Anchor>,
     /// VP8 numbers of the newest frame.
     vp8: Vp8Rewrite,
 }
 
-/// A frame that was sent, by its first packet: the point from which the next splice counts time.
-#[derive(Debug, Clone)]
-struct Frame {
-    /// As sent.
+impl Sent {
+    /// The outgoing timestamp of `p`'s frame, when its own has no relation to ours: at least one tick after the newest.
+    fn timestamp_after(&self, (timestamp, arrival): (u32, Instant), p: &Incoming) -> u32 {
+        let elapsed = ticks(p.arrival.saturating_duration_since(arrival), p.clock_rate) as i64;
+        let by_arrival = timestamp.wrapping_add(elapsed as u32);
+        let correction = self
+            .anchor
+            .zip(p.sender_time)
+            .map(|(anchor, time)| anchor.distance(by_arrival, time, p.clock_rate))
+            .filter(|distance| distance.unsigned_abs() <= ticks(MAX_REPORT_ERROR, p.clock_rate));
+        let step = (elapsed + correction.unwrap_or(0)).max(1);
+        timestamp.wrapping_add(step as u32)
+    }
+
+    /// Whether `timestamp` may follow on that of the newest frame, for the frame of `p`.
+    fn may_continue(&self, (newest, arrival): (u32, Instant), timestamp: u32, p: &Incoming) -> bool {
+        let step = timestamp.wrapping_sub(newest);
+        let elapsed = ticks(p.arrival.saturating_duration_since(arrival), p.clock_rate);
+        // A step back is one far ahead.
+        u64::from(step).abs_diff(elapsed) <= ticks(MAX_TIMESTAMP_JUMP, p.clock_rate)
+    }
+
+    /// A frame goes out with this timestamp.
+    fn frame(&mut self, timestamp: u32, p: &Incoming) {
+        self.frame = Some((timestamp, p.arrival));
+        if let Some(sender_time) = p.sender_time {
+            let anchor = self.anchor.get_or_insert(Anchor { sender_time, timestamp });
+            let error = anchor.distance(timestamp, sender_time, p.clock_rate).unsigned_abs();
+            if error > ticks(MAX_REPORT_ERROR, p.clock_rate) {
+                *anchor = Anchor { sender_time, timestamp };
+            }
+        }
+    }
+}
+
+/// A moment of the sender's clock and its outgoing timestamp. Every splice is timed by the same one: timed by the
+/// frame before, each would add to the error of the last.
+#[derive(Debug, Clone, Copy)]
+struct Anchor {
+    sender_time: Duration,
     timestamp: u32,
-    arrival: Instant,
-    sender_time: Option<Duration>,
 }
 
-impl Frame {
-    /// The outgoing timestamp of `p`'s frame, when its own has no relation to ours: at least one tick later.
-    fn timestamp_after(&self, p: &Incoming) -> u32 {
-        let by_arrival = p.arrival.saturating_duration_since(self.arrival);
-        let by_report = self.sender_time.zip(p.sender_time).and_then(|(then, now)| {
-            let error = now.abs_diff(then.saturating_add(by_arrival));
-            (error <= MAX_REPORT_ERROR).then(|| now.saturating_sub(then))
-        });
-        let ticks = ticks(by_report.unwrap_or(by_arrival), p.clock_rate).max(1);
-        self.timestamp.wrapping_add(ticks as u32)
-    }
-
-    /// Whether `timestamp` can be that of `p`'s frame, which follows this one on the same layer.
-    fn may_precede(&self, timestamp: u32, p: &Incoming) -> bool {
-        let step = timestamp.wrapping_sub(self.timestamp);
-        let elapsed = ticks(p.arrival.saturating_duration_since(self.arrival), p.clock_rate);
-        let forward = step != 0 && step < 1 << 31;
-        forward && u64::from(step).abs_diff(elapsed) <= MAX_TIMESTAMP_JUMP_SECS * u64::from(p.clock_rate)
+impl Anchor {
+    /// How far ahead of `timestamp` that of `sender_time` is, in ticks.
+    fn distance(&self, timestamp: u32, sender_time: Duration, clock_rate: u32) -> i64 {
+        let at = if sender_time >= self.sender_time {
+            self.timestamp.wrapping_add(ticks(sender_time - self.sender_time, clock_rate) as u32)
+        } else {
+            self.timestamp.wrapping_sub(ticks(self.sender_time - sender_time, clock_rate) as u32)
+        };
+        i64::from(at.wrapping_sub(timestamp) as i32)
     }
 }
 
+/// Times that peers claim may be of any size: all comparisons are made modulo 2^32 ticks, so wrapping does no harm.
 fn ticks(time: Duration, clock_rate: u32) -> u64 {
-    (time.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u64
+    let rate = u64::from(clock_rate);
+    time.as_secs().wrapping_mul(rate).wrapping_add(u64::from(time.subsec_nanos()) * rate / 1_000_000_000)
 }
 
 /// A stretch of one layer, from a keyframe on, mapped to the outgoing stream by constant offsets.
@@ -305,39 +320,31 @@ impl Splice {
 
     /// The outgoing form of a packet that has been placed.
     fn write(&mut self, sequence: u64, p: &Incoming, sent: &mut Sent) -> Outgoing {
-        let is_newest = sequence >= sent.next_sequence;
-        if is_newest && !p.payload.is_empty() && self.timestamp != Some(p.timestamp) {
+        let is_newest = sequence >= sent.next_media && !p.payload.is_empty();
+        if is_newest && self.timestamp != Some(p.timestamp) {
             self.begin_frame(p, sent);
         }
         let vp8 = p.vp8.map(|vp8| self.vp8.rewrite(&vp8, &sent.vp8));
         if is_newest {
-            sent.next_sequence = sequence + 1;
+            sent.next_media = sequence + 1;
             sent.vp8.advance(vp8.unwrap_or_default());
         }
-        Outgoing {
-            sequence,
-            timestamp: p.timestamp.wrapping_add(self.timestamp_offset),
-            marker: p.marker,
-            vp8,
-        }
+        sent.next_sequence = sent.next_sequence.max(sequence + 1);
+        Outgoing { sequence, timestamp: p.timestamp.wrapping_add(self.timestamp_offset), marker: p.marker, vp8 }
     }
 
     /// Puts the next frame after all that were sent, also if the publisher's clock jumped.
     fn begin_frame(&mut self, p: &Incoming, sent: &mut Sent) {
         let mut timestamp = p.timestamp.wrapping_add(self.timestamp_offset);
-        if let Some(frame) = &sent.frame
-            && !frame.may_precede(timestamp, p)
+        if let Some(newest) = sent.frame
+            && !sent.may_continue(newest, timestamp, p)
         {
-            timestamp = frame.timestamp_after(p);
+            timestamp = sent.timestamp_after(newest, p);
             self.timestamp_offset = timestamp.wrapping_sub(p.timestamp);
             self.first = p.sequence;
         }
         self.timestamp = Some(p.timestamp);
-        sent.frame = Some(Frame {
-            timestamp,
-            arrival: p.arrival,
-            sender_time: p.sender_time,
-        });
+        sent.frame(timestamp, p);
     }
 }
 
@@ -353,10 +360,7 @@ impl Vp8Offsets {
     /// `sent`: the numbers that those of the splice's first frame must follow.
     fn rewrite(&mut self, vp8: &Vp8, sent: &Vp8Rewrite) -> Vp8Rewrite {
         let picture_id = vp8.picture_id.map(|PictureId { value, wide }| {
-            let follow = || {
-                sent.picture_id
-                    .map_or(0, |last| last.wrapping_add(1).wrapping_sub(value))
-            };
+            let follow = || sent.picture_id.map_or(0, |last| last.wrapping_add(1).wrapping_sub(value));
             let id = value.wrapping_add(*self.picture_id.get_or_insert_with(follow));
             id & if wide { 0x7fff } else { 0x7f }
         });
@@ -364,17 +368,9 @@ impl Vp8Offsets {
             let follow = || last.map_or(0, |last| last.wrapping_add(1).wrapping_sub(value));
             value.wrapping_add(*offset.get_or_insert_with(follow))
         };
-        let tl0picidx = vp8
-            .tl0picidx
-            .map(|value| next(value, &mut self.tl0picidx, sent.tl0picidx));
-        let keyidx = vp8
-            .keyidx
-            .map(|value| next(value, &mut self.keyidx, sent.keyidx) & KEYIDX_MASK);
-        Vp8Rewrite {
-            picture_id,
-            tl0picidx,
-            keyidx,
-        }
+        let tl0picidx = vp8.tl0picidx.map(|value| next(value, &mut self.tl0picidx, sent.tl0picidx));
+        let keyidx = vp8.keyidx.map(|value| next(value, &mut self.keyidx, sent.keyidx) & KEYIDX_MASK);
+        Vp8Rewrite { picture_id, tl0picidx, keyidx }
     }
 }
 
@@ -415,3 +411,6 @@ impl Bits {
         1 << (sequence % 64)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,11 @@
 
 use std::time::Instant;
 
+use super::active_speaker::SpeakerLevel;
 use super::event::EventKind;
 use super::forwarder::{Incoming, PictureId, Vp8};
 use super::info::{Codec, MediaKind, ParticipantId, Speaker};
+use super::layer_selector::MAX_LAYERS;
 use super::room::Room;
 use super::timers::Timer;
 use super::{Link, Now, TrackKey, Turn};
@@ -14,13 +16,19 @@ use crate::transport::{Datagram, Event, MediaPacket, Output, SenderId};
 
 impl Room {
     pub fn receive(&mut self, now: Now, link: Link, datagram: Datagram<'_>, turn: &mut Turn) {
-        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side)) else { return };
+        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side))
+        else {
+            return;
+        };
         connection.transport.handle_datagram(now.instant, datagram);
         self.drain(now, link, turn);
     }
 
     pub fn connection_due(&mut self, now: Now, at: Instant, link: Link, turn: &mut Turn) {
-        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side)) else { return };
+        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side))
+        else {
+            return;
+        };
         if connection.alarm.ring(at) {
             connection.touch(link, turn);
         }
@@ -50,21 +58,22 @@ impl Room {
                 Output::Event(Event::KeyframeWanted(sender)) => self.keyframe_wanted(now, id, sender, turn),
                 Output::Event(Event::Connected) => self.became_active(now, id, link.side, turn),
                 Output::Event(Event::Closed) => self.connection_closed(id, turn),
-                Output::Event(Event::Data { channel, message }) => turn.emit(id, EventKind::DataReceived { channel, message }),
+                Output::Event(Event::Data { channel, message }) => {
+                    turn.emit(id, EventKind::DataReceived { channel, message })
+                }
             }
         }
     }
 
     fn forward(&mut self, now: Now, publisher: ParticipantId, packet: MediaPacket, turn: &mut Turn) {
         turn.counts.packets_in += 1;
-        let Some(key) = self.participants.get(&publisher).and_then(|p| p.sections.get(&packet.section)).copied() else { return };
-        let Some(track) = self.tracks.get_mut(&key) else { return };
-        if track.info.muted {
+        let Some(key) = self.participants.get(&publisher).and_then(|p| p.sections.get(&packet.section)).copied() else {
             return;
-        }
+        };
+        let Some(track) = self.tracks.get_mut(&key) else { return };
         let incoming = describe(&packet);
         if packet.codec.kind() == MediaKind::Audio {
-            if let Some(level) = packet.audio_level {
+            if let Some(level) = packet.audio_level.filter(|_| !track.info.muted) {
                 self.speakers.observe(now.instant, publisher, level);
                 if let Some(at) = self.speakers.next_timeout() {
                     self.speakers_alarm.set(at, Timer::Speakers(self.id), &mut turn.timers);
@@ -76,17 +85,22 @@ impl Room {
                 && let Some(throttle) = track.throttles.get_mut(usize::from(packet.layer))
             {
                 throttle.keyframe_seen(now.instant);
+                track.broken[usize::from(packet.layer)] = false;
             }
         }
         let alive = track.activity.alive();
-        let mut wanted = [false; 3];
+        let mut wanted = [false; MAX_LAYERS];
         let published = super::layer_selector::Published {
             layers: &track.info.layers,
             width: track.info.announced.width,
             height: track.info.announced.height,
         };
         for down_track in &mut track.down_tracks {
-            let target = down_track.target(&published, alive);
+            if packet.restarted {
+                down_track.reset_layer(packet.layer);
+            }
+            // Muted: what still comes is left out without a gap.
+            let target = if track.info.muted { None } else { down_track.target(&published, alive) };
             let outgoing = down_track.forward(target, &incoming, &packet);
             if let Some(layer) = down_track.wants_keyframe(target) {
                 wanted[usize::from(layer)] = true;
@@ -109,11 +123,14 @@ impl Room {
     /// A subscriber's decoder lost its picture.
     fn keyframe_wanted(&mut self, now: Now, subscriber: ParticipantId, sender: SenderId, turn: &mut Turn) {
         let Some(participant) = self.participants.get(&subscriber) else { return };
-        let Some(key) = participant.subscribed.iter().find(|(_, s)| **s == Some(sender)).map(|(key, _)| *key) else { return };
-        let Some(down_track) = self.tracks.get_mut(&key).and_then(|t| t.down_track(subscriber)) else { return };
+        let Some(key) = participant.subscribed.iter().find(|(_, s)| **s == Some(sender)).map(|(key, _)| *key) else {
+            return;
+        };
+        let Some(track) = self.tracks.get_mut(&key) else { return };
         // While a switch is under way its own request is out already.
-        let Some(layer) = down_track.current_layer() else { return };
-        let mut wanted = [false; 3];
+        let Some(layer) = track.down_track(subscriber).and_then(|d| d.current_layer()) else { return };
+        track.broken[usize::from(layer)] = true;
+        let mut wanted = [false; MAX_LAYERS];
         wanted[usize::from(layer)] = true;
         self.request_keyframes(now, key, wanted, turn);
     }
@@ -125,7 +142,7 @@ impl Room {
             return;
         }
         let alive = track.activity.alive();
-        let mut wanted = [false; 3];
+        let mut wanted = [false; MAX_LAYERS];
         for down_track in &track.down_tracks {
             let target = down_track.target(&track.published(), alive);
             if let Some(layer) = down_track.wants_keyframe(target) {
@@ -135,7 +152,7 @@ impl Room {
         self.request_keyframes(now, key, wanted, turn);
     }
 
-    fn request_keyframes(&mut self, now: Now, key: TrackKey, layers: [bool; 3], turn: &mut Turn) {
+    fn request_keyframes(&mut self, now: Now, key: TrackKey, layers: [bool; MAX_LAYERS], turn: &mut Turn) {
         let Some(track) = self.tracks.get_mut(&key) else { return };
         for (throttle, wanted) in track.throttles.iter_mut().zip(layers) {
             if wanted {
@@ -155,8 +172,11 @@ impl Room {
         let waiting: Vec<u8> =
             track.down_tracks.iter().filter_map(|d| d.wants_keyframe(d.target(&track.published(), alive))).collect();
         for (layer, throttle) in (0u8..).zip(&mut track.throttles) {
-            if !waiting.contains(&layer) {
+            let broken = track.broken[usize::from(layer)];
+            let watched = || track.down_tracks.iter().any(|d| d.current_layer() == Some(layer));
+            if !waiting.contains(&layer) && !(broken && watched()) {
                 throttle.cancel();
+                track.broken[usize::from(layer)] = false;
             }
         }
         self.send_keyframe_requests(now, key, turn);
@@ -193,26 +213,39 @@ impl Room {
         self.tell_speakers(&changes, turn);
     }
 
-    /// Each change goes to those who hear the speaker, and to the speaker.
-    fn tell_speakers(&self, changes: &[super::active_speaker::SpeakerLevel<ParticipantId>], turn: &mut Turn) {
-        if changes.is_empty() {
-            return;
+    /// Somebody stopped speaking because the microphone was muted.
+    pub fn silence(&mut self, id: ParticipantId, turn: &mut Turn) {
+        if let Some(change) = self.speakers.remove(id) {
+            self.tell_speakers(&[change], turn);
         }
-        for (id, listener) in &self.participants {
-            let heard: Vec<Speaker> = changes
-                .iter()
-                .filter(|change| {
-                    let listens = || listener.subscribed.keys().filter_map(|key| self.tracks.get(key)).any(|t| t.publisher == change.key);
-                    change.key == *id || listens()
-                })
-                .filter_map(|change| {
-                    let sid = self.participants.get(&change.key)?.sid.clone();
-                    Some(Speaker { sid, level: change.level, active: change.active })
-                })
-                .collect();
-            if !heard.is_empty() {
-                turn.emit(*id, EventKind::SpeakersChanged(heard));
-            }
+    }
+
+    /// Who speaks already when somebody comes.
+    pub fn tell_current_speakers(&self, listener: ParticipantId, turn: &mut Turn) {
+        let current = self.speakers.current();
+        self.tell_listener(listener, &current, turn);
+    }
+
+    fn tell_speakers(&self, changes: &[SpeakerLevel<ParticipantId>], turn: &mut Turn) {
+        if !changes.is_empty() {
+            self.participants.keys().for_each(|id| self.tell_listener(*id, changes, turn));
+        }
+    }
+
+    /// A change goes to those who hear the speaker, and to the speaker.
+    fn tell_listener(&self, id: ParticipantId, changes: &[SpeakerLevel<ParticipantId>], turn: &mut Turn) {
+        let Some(listener) = self.participants.get(&id) else { return };
+        let hears = |speaker: ParticipantId| {
+            speaker == id
+                || listener.subscribed.keys().filter_map(|key| self.tracks.get(key)).any(|t| t.publisher == speaker)
+        };
+        let heard = changes.iter().filter(|change| hears(change.key)).filter_map(|change| {
+            let sid = self.participants.get(&change.key)?.sid.clone();
+            Some(Speaker { sid, level: change.level, active: change.active })
+        });
+        let heard: Vec<Speaker> = heard.collect();
+        if !heard.is_empty() {
+            turn.emit(id, EventKind::SpeakersChanged(heard));
         }
     }
 }

@@ -58,7 +58,10 @@ impl Ids {
     }
 
     pub fn ice(&mut self) -> IceCredentials {
-        IceCredentials { ufrag: self.text(ICE_ALPHABET, UFRAG_CHARS), password: self.text(ICE_ALPHABET, PASSWORD_CHARS) }
+        IceCredentials {
+            ufrag: self.text(ICE_ALPHABET, UFRAG_CHARS),
+            password: self.text(ICE_ALPHABET, PASSWORD_CHARS),
+        }
     }
 
     /// The `o=` line's session id; 62 bits, as RFC 9429 §5.2.1 recommends.

@@ -8,11 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Waits after the first, second, … PLI; the last one repeats. The first is short because a PLI or the first packet
 /// of its answer is easily lost and a new viewer looks at black; later ones give a congested uplink time to deliver.
-const RETRY: [Duration; 3] = [
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-];
+const RETRY: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
 
 /// No PLI earlier than this after a keyframe: bounds what a coming and going of subscribers can cost the publisher
 /// to about three keyframes a second.
@@ -29,10 +25,6 @@ pub struct KeyframeThrottle {
 }
 
 impl KeyframeThrottle {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Somebody needs a keyframe. Joins the want that is already open, if there is one.
     pub fn request(&mut self, now: Instant) {
         if self.due.is_some() {
@@ -84,16 +76,13 @@ mod tests {
 
     /// Polls every 10 ms up to `until` and returns the times, in ms after `t0`, at which a PLI went out.
     fn plis(throttle: &mut KeyframeThrottle, t0: Instant, from: u64, until: u64) -> Vec<u64> {
-        (from..=until)
-            .step_by(10)
-            .filter(|&at| throttle.poll(t0 + ms(at)))
-            .collect()
+        (from..=until).step_by(10).filter(|&at| throttle.poll(t0 + ms(at))).collect()
     }
 
     #[test]
     fn first_request_is_sent_at_once_and_retried_until_answered() {
         let t0 = Instant::now();
-        let mut throttle = KeyframeThrottle::new();
+        let mut throttle = KeyframeThrottle::default();
         assert_eq!(throttle.next_timeout(), None);
         assert!(!throttle.poll(t0));
         throttle.request(t0);
@@ -102,13 +91,13 @@ mod tests {
         assert_eq!(throttle.next_timeout(), Some(t0 + ms(4750)));
         throttle.keyframe_seen(t0 + ms(4000));
         assert_eq!(throttle.next_timeout(), None);
-        assert_eq!(plis(&mut throttle, t0, 4000, 9000), []);
+        assert_eq!(plis(&mut throttle, t0, 4000, 9000), Vec::<u64>::new());
     }
 
     #[test]
     fn requests_of_many_are_one() {
         let t0 = Instant::now();
-        let mut throttle = KeyframeThrottle::new();
+        let mut throttle = KeyframeThrottle::default();
         let mut sent = Vec::new();
         for at in (0..200).step_by(10) {
             throttle.request(t0 + ms(at));
@@ -122,7 +111,7 @@ mod tests {
     #[test]
     fn answered_requests_keep_their_distance() {
         let t0 = Instant::now();
-        let mut throttle = KeyframeThrottle::new();
+        let mut throttle = KeyframeThrottle::default();
         throttle.keyframe_seen(t0);
         throttle.request(t0 + ms(50));
         assert_eq!(plis(&mut throttle, t0, 50, 500), [300]);
@@ -134,7 +123,7 @@ mod tests {
     #[test]
     fn a_new_want_starts_the_retries_over() {
         let t0 = Instant::now();
-        let mut throttle = KeyframeThrottle::new();
+        let mut throttle = KeyframeThrottle::default();
         throttle.request(t0);
         plis(&mut throttle, t0, 0, 3000);
         throttle.keyframe_seen(t0 + ms(3000));
@@ -145,12 +134,12 @@ mod tests {
     #[test]
     fn cancelling_stops_but_does_not_reset_the_clock() {
         let t0 = Instant::now();
-        let mut throttle = KeyframeThrottle::new();
+        let mut throttle = KeyframeThrottle::default();
         throttle.request(t0);
         assert!(throttle.poll(t0));
         throttle.cancel();
         assert_eq!(throttle.next_timeout(), None);
-        assert_eq!(plis(&mut throttle, t0, 10, 100), []);
+        assert_eq!(plis(&mut throttle, t0, 10, 100), Vec::<u64>::new());
         throttle.request(t0 + ms(110));
         assert_eq!(plis(&mut throttle, t0, 110, 300), [250]);
     }

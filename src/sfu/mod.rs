@@ -38,8 +38,8 @@ use timers::{Timer, Timers};
 
 pub use event::{DataChannel, Description, Event, EventKind, FailureReason, Verdict};
 pub use info::*;
-pub use room::RoomOptions;
 pub use layer_selector::TrackSettings;
+pub use room::RoomOptions;
 
 /// A join that has no media after this long has failed; what LiveKit allows.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -335,8 +335,9 @@ impl Sfu {
         }
     }
 
-    pub fn signal_resumed(&mut self, id: ParticipantId) {
-        self.in_room(id, |room, _| room.signal_resumed(id));
+    /// Signalling is back. The connection that we offer is offered anew with an ICE restart, as its client expects.
+    pub fn signal_resumed(&mut self, now: Now, id: ParticipantId) {
+        self.in_room(id, |room, turn| room.signal_resumed(now, id, turn));
     }
 
     // --- negotiation and media ------------------------------------------------------------------------------------
@@ -391,7 +392,9 @@ impl Sfu {
         let link = match classify::classify(datagram.bytes) {
             // Checks are addressed by user fragment, so that one arriving from a new address finds its connection.
             Classified::Stun { local_ufrag: Some(ufrag) } => self.turn.routes.ufrags.get(ufrag),
-            Classified::Stun { local_ufrag: None } | Classified::Dtls | Classified::Rtp => self.turn.routes.addresses.get(&key),
+            Classified::Stun { local_ufrag: None } | Classified::Dtls | Classified::Rtp => {
+                self.turn.routes.addresses.get(&key)
+            }
             _ => None,
         };
         let Some(link) = link.copied() else {

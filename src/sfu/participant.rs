@@ -57,6 +57,8 @@ pub(super) struct Downstream {
     pub offered_at: Option<Instant>,
     /// Something changed while an offer was out.
     pub stale: bool,
+    /// An offer is due although no stream changed. [`Negotiation::Dual`].
+    pub forced: bool,
 }
 
 pub(super) struct Connection {
@@ -179,7 +181,8 @@ impl Participant {
 
     /// Whether media could still flow after signalling is gone.
     pub fn media_alive(&self) -> bool {
-        self.state == ParticipantState::Active && self.connections().any(|c| c.transport.progress() == Progress::Connected)
+        self.state == ParticipantState::Active
+            && self.connections().any(|c| c.transport.progress() == Progress::Connected)
     }
 
     /// Why a join that never became active failed, as far as its connections tell.
@@ -188,7 +191,9 @@ impl Participant {
             LeaveReason::ClientInitiated | LeaveReason::SignalClosed => return FailureReason::ClientLeft,
             LeaveReason::DuplicateIdentity => return FailureReason::Replaced,
             LeaveReason::StateMismatch => return FailureReason::BadDescription,
-            LeaveReason::RoomDeleted | LeaveReason::ServerShutdown | LeaveReason::Removed => return FailureReason::RoomClosed,
+            LeaveReason::RoomDeleted | LeaveReason::ServerShutdown | LeaveReason::Removed => {
+                return FailureReason::RoomClosed;
+            }
             LeaveReason::JoinTimeout | LeaveReason::ConnectionTimeout => {}
         }
         let progress = match self.primary_side() {

@@ -1,7 +1,7 @@
 //! What a participant sends: announcing tracks, finding them in its offers, and telling the others.
 
 use super::event::{Description, EventKind};
-use super::info::{NewTrack, ParticipantId, Sid, TrackInfo};
+use super::info::{MediaKind, NewTrack, ParticipantId, Sid, TrackInfo};
 use super::participant::Connection;
 use super::room::Room;
 use super::track::{MatchStrength, Track};
@@ -13,7 +13,13 @@ use crate::transport::{OpusOptions, ReceivePreference, RemoteTrack, SenderId, Tr
 const MAX_TRACKS: usize = 20;
 
 impl Room {
-    pub fn add_track(&mut self, now: Now, id: ParticipantId, new: NewTrack, turn: &mut Turn) -> Result<TrackInfo, AddTrackError> {
+    pub fn add_track(
+        &mut self,
+        now: Now,
+        id: ParticipantId,
+        new: NewTrack,
+        turn: &mut Turn,
+    ) -> Result<TrackInfo, AddTrackError> {
         let participant = self.participants.get_mut(&id).ok_or(AddTrackError::NotAllowed)?;
         if !participant.permissions.may_publish(new.source) {
             return Err(AddTrackError::NotAllowed);
@@ -43,7 +49,8 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&id) else { return true };
         let link = Link { room: self.id, participant: id, side: Side::Publisher };
         if participant.publisher.is_none() {
-            let transport = Transport::answerer(&turn.settings, &offer, turn.ids.ice(), turn.ids.sdp_session(), now.instant);
+            let transport =
+                Transport::answerer(&turn.settings, &offer, turn.ids.ice(), turn.ids.sdp_session(), now.instant);
             participant.publisher = Some(Connection::new(transport, link, turn));
         }
         let connection = participant.publisher.as_mut().expect("just made");
@@ -140,6 +147,7 @@ impl Room {
         let owned = |key: &&TrackKey| self.tracks.get(key).is_some_and(|t| t.info.sid == *sid);
         let Some(key) = participant.published.iter().find(owned).copied() else { return false };
         let track = self.tracks.get_mut(&key).expect("found above");
+        let kind = track.info.announced.kind;
         if track.info.muted != muted {
             track.info.muted = muted;
             track.info.announced.muted = muted;
@@ -148,6 +156,8 @@ impl Room {
             }
             if !muted {
                 self.refresh_pictures(now, key, turn);
+            } else if kind == MediaKind::Audio {
+                self.silence(id, turn);
             }
         }
         true

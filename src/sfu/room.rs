@@ -133,7 +133,13 @@ impl Room {
 
     // --- coming ------------------------------------------------------------------------------------------------
 
-    pub fn join(&mut self, now: Now, id: ParticipantId, options: JoinOptions, turn: &mut Turn) -> Result<(), JoinError> {
+    pub fn join(
+        &mut self,
+        now: Now,
+        id: ParticipantId,
+        options: JoinOptions,
+        turn: &mut Turn,
+    ) -> Result<(), JoinError> {
         let limit = self.options.max_participants as usize;
         if limit != 0 && self.participants.len() >= limit {
             return Err(JoinError::RoomFull);
@@ -166,6 +172,7 @@ impl Room {
         participant.wake_at(now.instant + SILENCE_TIMEOUT, self.id, turn);
         turn.emit(id, EventKind::Verdict(Verdict::Connected { after }));
         self.changed(id, turn);
+        self.tell_current_speakers(id, turn);
     }
 
     // --- going -------------------------------------------------------------------------------------------------
@@ -204,10 +211,11 @@ impl Room {
         participant.media_alive()
     }
 
-    pub fn signal_resumed(&mut self, id: ParticipantId) {
+    pub fn signal_resumed(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
         if let Some(participant) = self.participants.get_mut(&id) {
             participant.signal_lost_at = None;
         }
+        self.restart_subscriber(now, id, turn);
     }
 
     /// A connection of the participant is closed for good. Without signalling nobody is left to repair it.
@@ -219,7 +227,13 @@ impl Room {
     }
 
     /// The participant's alarm rang. `Some`: it has to leave.
-    pub fn participant_due(&mut self, now: Now, at: Instant, id: ParticipantId, turn: &mut Turn) -> Option<LeaveReason> {
+    pub fn participant_due(
+        &mut self,
+        now: Now,
+        at: Instant,
+        id: ParticipantId,
+        turn: &mut Turn,
+    ) -> Option<LeaveReason> {
         let participant = self.participants.get_mut(&id)?;
         if !participant.alarm.ring(at) {
             return None;

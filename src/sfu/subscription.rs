@@ -55,7 +55,9 @@ impl Room {
     }
 
     fn add_down_track(&mut self, now: Now, key: TrackKey, id: ParticipantId, turn: &mut Turn) {
-        let (Some(track), Some(participant)) = (self.tracks.get_mut(&key), self.participants.get_mut(&id)) else { return };
+        let (Some(track), Some(participant)) = (self.tracks.get_mut(&key), self.participants.get_mut(&id)) else {
+            return;
+        };
         let allowed = participant.permissions.can_subscribe && track.publisher != id && track.is_published();
         if !allowed || participant.subscribed.contains_key(&key) {
             return;
@@ -82,7 +84,14 @@ impl Room {
         self.schedule_negotiation(now, id, turn);
     }
 
-    pub fn set_track_settings(&mut self, now: Now, id: ParticipantId, sids: &[Sid], settings: TrackSettings, turn: &mut Turn) {
+    pub fn set_track_settings(
+        &mut self,
+        now: Now,
+        id: ParticipantId,
+        sids: &[Sid],
+        settings: TrackSettings,
+        turn: &mut Turn,
+    ) {
         for key in self.keys_of(sids) {
             if let Some(down_track) = self.tracks.get_mut(&key).and_then(|t| t.down_track(id)) {
                 down_track.selector.set(settings);
@@ -96,7 +105,8 @@ impl Room {
     /// Gives every subscription a stream on the connection we send on, if that exists yet.
     pub fn ensure_senders(&mut self, id: ParticipantId) {
         let Some(participant) = self.participants.get_mut(&id) else { return };
-        let missing: Vec<TrackKey> = participant.subscribed.iter().filter(|(_, s)| s.is_none()).map(|(key, _)| *key).collect();
+        let missing: Vec<TrackKey> =
+            participant.subscribed.iter().filter(|(_, s)| s.is_none()).map(|(key, _)| *key).collect();
         for key in missing {
             let Some(track) = self.tracks.get_mut(&key) else { continue };
             let Some(codec) = track.info.codec else { continue };
@@ -167,8 +177,22 @@ impl Room {
         let connection = Connection::new(transport, link, turn);
         if let Some(participant) = self.participants.get_mut(&id) {
             participant.subscriber = Some(connection);
+            participant.downstream.forced = true;
             self.schedule_negotiation(now, id, turn);
         }
+    }
+
+    /// Offers the connection we send on with new ICE credentials: the client may have changed its network.
+    pub fn restart_subscriber(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
+        let link = Link { room: self.id, participant: id, side: Side::Subscriber };
+        let Some(participant) = self.participants.get_mut(&id) else { return };
+        let Some(connection) = &mut participant.subscriber else { return };
+        connection.transport.restart_ice(turn.ids.ice());
+        connection.refresh_ufrag(link, turn);
+        // Whatever offer was out was lost with the old socket.
+        participant.downstream.offered_at = None;
+        participant.downstream.forced = true;
+        self.schedule_negotiation(now, id, turn);
     }
 
     fn send_offer(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
@@ -179,8 +203,8 @@ impl Room {
             participant.downstream.stale = true;
             return;
         }
-        let first = participant.downstream.described_at.is_none();
-        if !first && !connection.transport.needs_description() {
+        let forced = std::mem::take(&mut participant.downstream.forced);
+        if !forced && !connection.transport.needs_description() {
             return;
         }
         let (sdp, sending) = connection.transport.create_offer();
@@ -223,11 +247,13 @@ impl Room {
         participant.downstream.requested = None;
         participant.downstream.described_at = Some(now.instant);
         let side = participant.downstream_side();
-        let senders: Vec<_> = participant.subscribed.iter().filter_map(|(key, sender)| Some((*key, (*sender)?))).collect();
+        let senders: Vec<_> =
+            participant.subscribed.iter().filter_map(|(key, sender)| Some((*key, (*sender)?))).collect();
         let Some(connection) = participant.connection(side) else { return };
         let refused: Vec<TrackKey> =
             senders.iter().filter(|(_, s)| connection.transport.is_refused(*s)).map(|(key, _)| *key).collect();
-        let bound: Vec<TrackKey> = senders.iter().filter(|(_, s)| connection.transport.is_bound(*s)).map(|(key, _)| *key).collect();
+        let bound: Vec<TrackKey> =
+            senders.iter().filter(|(_, s)| connection.transport.is_bound(*s)).map(|(key, _)| *key).collect();
         let more_to_say = connection.transport.needs_description();
         connection.touch(Link { room, participant: id, side }, turn);
         for key in refused {

@@ -18,6 +18,8 @@ pub(super) struct Track {
     /// Which simulcast layers arrive.
     pub activity: LayerActivity,
     pub throttles: [KeyframeThrottle; MAX_LAYERS],
+    /// Layers of which a receiver lost a picture that no keyframe has mended yet.
+    pub broken: [bool; MAX_LAYERS],
     pub down_tracks: Vec<DownTrack>,
     /// The publisher knows that somebody listens.
     pub told_subscribed: bool,
@@ -43,6 +45,7 @@ impl Track {
             section: None,
             activity: LayerActivity::new(),
             throttles: Default::default(),
+            broken: [false; MAX_LAYERS],
             down_tracks: Vec::new(),
             told_subscribed: false,
             alarm: Alarm::default(),
@@ -59,7 +62,8 @@ impl Track {
         if self.is_published() || announced.kind != remote.kind {
             return None;
         }
-        let named = remote.track_id.as_ref().is_some_and(|id| *id == announced.cid || announced.codec_cids.contains(id));
+        let named =
+            remote.track_id.as_ref().is_some_and(|id| *id == announced.cid || announced.codec_cids.contains(id));
         Some(if named { MatchStrength::Named } else { MatchStrength::Kind })
     }
 

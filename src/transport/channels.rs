@@ -22,7 +22,8 @@ impl Channels {
     /// Opens them from our side, as the v0 dialect wants on the connection that we offer.
     pub fn create(rtc: &mut Rtc) {
         let unordered = Reliability::MaxRetransmits { retransmits: 0 };
-        let kinds = [(RELIABLE, true, Reliability::Reliable), (LOSSY, false, unordered), (DATA_TRACK, false, unordered)];
+        let kinds =
+            [(RELIABLE, true, Reliability::Reliable), (LOSSY, false, unordered), (DATA_TRACK, false, unordered)];
         for (label, ordered, reliability) in kinds {
             let config = ChannelConfig { label: label.into(), ordered, reliability, ..Default::default() };
             rtc.direct_api().create_data_channel(config);

@@ -94,7 +94,9 @@ impl HeaderExtension {
     fn fits(self, kind: MediaKind) -> bool {
         match self {
             HeaderExtension::AudioLevel => kind == MediaKind::Audio,
-            HeaderExtension::Rid | HeaderExtension::RepairedRid | HeaderExtension::VideoOrientation => kind == MediaKind::Video,
+            HeaderExtension::Rid | HeaderExtension::RepairedRid | HeaderExtension::VideoOrientation => {
+                kind == MediaKind::Video
+            }
             _ => true,
         }
     }
@@ -179,12 +181,26 @@ impl CodecTable {
 
     /// How to send `codec` in a section whose offer or answer holds `lines`.
     pub fn payload_in(&self, codec: Codec, lines: &[CodecLine]) -> Option<Payload> {
-        self.payloads.iter().copied().find(|p| p.codec == codec && lines.iter().any(|line| line.pt == p.pt))
+        let listed = |pt: u8| lines.iter().any(|line| line.pt == pt);
+        let payload = self.payloads.iter().copied().find(|p| p.codec == codec && listed(p.pt))?;
+        Some(Payload { rtx: payload.rtx.filter(|rtx| listed(*rtx)), ..payload })
+    }
+
+    /// What of a section's offer we know under the same number. One section may offer a codec without the retransmission
+    /// that another has: native clients do when they send a single layer.
+    fn known(&self, offered: Payload) -> Option<Payload> {
+        let own = self.payloads.iter().find(|p| p.pt == offered.pt && p.codec == offered.codec)?;
+        Some(Payload { rtx: offered.rtx.filter(|rtx| own.rtx == Some(*rtx)), ..offered })
     }
 
     /// The lines of an answer to `offered`: what both know, `preferred` first, with the offer's numbers.
-    pub fn answer(&self, offered: &MediaSection, preferred: Option<Codec>, opus: OpusOptions) -> (Vec<CodecLine>, Vec<ExtMap>) {
-        let mut payloads: Vec<Payload> = offered_payloads(offered).filter(|p| self.payloads.contains(p)).collect();
+    pub fn answer(
+        &self,
+        offered: &MediaSection,
+        preferred: Option<Codec>,
+        opus: OpusOptions,
+    ) -> (Vec<CodecLine>, Vec<ExtMap>) {
+        let mut payloads: Vec<Payload> = offered_payloads(offered).filter_map(|p| self.known(p)).collect();
         payloads.sort_by_key(|p| Some(p.codec) != preferred);
         let transport_cc = |pt: u8| {
             offered.codecs.iter().any(|line| line.pt == pt && line.feedback.iter().any(|f| f == "transport-cc"))
@@ -193,7 +209,9 @@ impl CodecTable {
         let extensions = offered
             .extensions
             .iter()
-            .filter(|ext| HeaderExtension::from_uri(&ext.uri).is_some_and(|known| self.extensions.contains(&(ext.id, known))))
+            .filter(|ext| {
+                HeaderExtension::from_uri(&ext.uri).is_some_and(|known| self.extensions.contains(&(ext.id, known)))
+            })
             .cloned()
             .collect();
         (lines, extensions)
@@ -228,7 +246,14 @@ impl CodecTable {
                 Codec::H264 => (RtcCodec::H264, Frequency::NINETY_KHZ, None),
             };
             let format = FormatParams::default();
-            config.codec_config().add_config(payload.pt.into(), payload.rtx.map(Into::into), codec, rate, channels, format);
+            config.codec_config().add_config(
+                payload.pt.into(),
+                payload.rtx.map(Into::into),
+                codec,
+                rate,
+                channels,
+                format,
+            );
         }
         for (id, extension) in &self.extensions {
             config = config.set_extension(*id, extension.rtc());
@@ -304,4 +329,51 @@ fn lines_of(payload: Payload, opus: OpusOptions, transport_cc: bool) -> Vec<Code
         });
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(pt: u8, name: &str, fmtp: &str) -> CodecLine {
+        CodecLine { pt, name: name.into(), clock_rate: 90_000, channels: None, fmtp: fmtp.into(), feedback: Vec::new() }
+    }
+
+    fn video(mid: &str, codecs: Vec<CodecLine>) -> MediaSection {
+        MediaSection { codecs, ..MediaSection::new(SectionKind::Video, mid) }
+    }
+
+    #[test]
+    fn a_section_without_retransmission_is_answered_without_it() {
+        let with = video("0", vec![line(96, "VP8", ""), line(97, "rtx", "apt=96")]);
+        let without = video("1", vec![line(96, "VP8", "")]);
+        let offer = SessionDescription { media: vec![with.clone(), without.clone()], ..SessionDescription::default() };
+        let table = CodecTable::from_offer(&offer);
+        let answered = |section| -> Vec<u8> {
+            table.answer(section, None, OpusOptions::default()).0.iter().map(|line| line.pt).collect()
+        };
+        assert_eq!(answered(&with), [96, 97]);
+        assert_eq!(answered(&without), [96]);
+        assert_eq!(table.payload_in(Codec::Vp8, &without.codecs).unwrap().rtx, None);
+    }
+
+    #[test]
+    fn numbers_of_a_later_section_are_accepted_when_they_are_the_usual_ones() {
+        let mut audio = MediaSection::new(SectionKind::Audio, "0");
+        audio.codecs = vec![CodecLine { clock_rate: 48_000, channels: Some(2), ..line(111, "opus", "") }];
+        let table = CodecTable::from_offer(&SessionDescription { media: vec![audio], ..SessionDescription::default() });
+        assert_eq!(table.codec(96), Some(Codec::Vp8));
+        assert_eq!(table.codec(97), None);
+    }
+
+    #[test]
+    fn two_codecs_never_share_a_number() {
+        let offer = SessionDescription {
+            media: vec![video("0", vec![line(111, "VP8", ""), line(109, "rtx", "apt=111")])],
+            ..SessionDescription::default()
+        };
+        let table = CodecTable::from_offer(&offer);
+        assert_eq!(table.codec(111), Some(Codec::Vp8));
+        assert_eq!(table.codec(109), None);
+    }
 }

@@ -46,7 +46,8 @@ impl Settings {
     /// Makes the certificate that all connections of the process present.
     pub fn new(candidates: Vec<(Protocol, SocketAddr)>) -> Self {
         let crypto = Arc::new(str0m::crypto::from_feature_flags());
-        let certificate = crypto.dtls_provider.generate_certificate().expect("the bundled crypto provider makes certificates");
+        let certificate =
+            crypto.dtls_provider.generate_certificate().expect("the bundled crypto provider makes certificates");
         Settings { candidates, crypto, certificate }
     }
 }
@@ -103,7 +104,10 @@ pub enum Event {
     Media(MediaPacket),
     /// The receiver of this sender's stream lost a picture (PLI or FIR).
     KeyframeWanted(SenderId),
-    Data { channel: DataChannel, message: Vec<u8> },
+    Data {
+        channel: DataChannel,
+        message: Vec<u8>,
+    },
 }
 
 /// An RTP packet that arrived, decrypted, of a known section.
@@ -116,6 +120,8 @@ pub struct MediaPacket {
     pub codec: Codec,
     /// Extended sequence number of this layer's stream.
     pub sequence: u64,
+    /// The first packet of a stream that replaces the layer's former one: its sequence numbers start over.
+    pub restarted: bool,
     pub timestamp: u32,
     /// Hz.
     pub clock_rate: u32,
@@ -304,6 +310,7 @@ impl Transport {
 
     fn media_packet(&mut self, packet: RtpPacket) -> Option<MediaPacket> {
         let ssrc = packet.header.ssrc;
+        let mut restarted = false;
         let (section, layer) = match self.streams.get(&ssrc) {
             Some(known) => *known,
             None => {
@@ -314,6 +321,9 @@ impl Transport {
                     (stream.mid(), stream.rid())
                 };
                 let found = self.sections.receiving(&mid, rid.as_ref().map(|r| &**r))?;
+                let known = self.streams.len();
+                self.streams.retain(|_, layer| *layer != found);
+                restarted = self.streams.len() < known;
                 self.streams.insert(ssrc, found);
                 found
             }
@@ -340,6 +350,7 @@ impl Transport {
             layer,
             codec,
             sequence: *packet.seq_no,
+            restarted,
             timestamp: packet.header.timestamp,
             clock_rate,
             marker: packet.header.marker,
@@ -355,11 +366,16 @@ impl Transport {
     pub fn send(&mut self, sender: SenderId, packet: OutgoingPacket) {
         let Some(stream) = self.sections.stream(sender) else { return };
         let nackable = stream.rtx.is_some();
-        let mut rtp =
-            RtpWrite::new(Pt::new_with_value(stream.pt), packet.sequence.into(), packet.timestamp, packet.arrival, packet.payload.clone())
-                .marker(packet.marker)
-                .ext_vals(packet.extensions.0)
-                .nackable(nackable);
+        let mut rtp = RtpWrite::new(
+            Pt::new_with_value(stream.pt),
+            packet.sequence.into(),
+            packet.timestamp,
+            packet.arrival,
+            packet.payload.clone(),
+        )
+        .marker(packet.marker)
+        .ext_vals(packet.extensions.0)
+        .nackable(nackable);
         if let Some(fields) = packet.vp8 {
             match vp8_patch(&packet.payload, fields) {
                 Some(patch) => rtp = rtp.vp8_patch(patch),

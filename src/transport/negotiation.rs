@@ -17,7 +17,8 @@ use thiserror::Error;
 use super::channels::{Channels, MAX_BUFFERED_BYTES};
 use super::codecs::{CodecTable, OpusOptions};
 use super::sdp::{
-    Direction, Fingerprint, IceCredentials as SdpIce, MediaSection, Msid, SectionKind, SessionDescription, Setup, SsrcGroup, SsrcLine,
+    Direction, Fingerprint, IceCredentials as SdpIce, MediaSection, Msid, SectionKind, SessionDescription, Setup,
+    SsrcGroup, SsrcLine,
 };
 use super::{IceCredentials, Progress, Protocol, SenderId, Settings, Transport};
 use crate::sfu::{Codec, MediaKind};
@@ -104,7 +105,9 @@ enum State {
     /// Its sender is gone; the next description says so.
     Draining,
     /// The client sends. Rids lowest layer first.
-    Receiving { rids: Vec<String> },
+    Receiving {
+        rids: Vec<String>,
+    },
     /// The client stopped sending.
     Silent,
 }
@@ -164,7 +167,13 @@ impl Sections {
 
 impl Transport {
     /// A connection that the client offers. The offer itself is still to be given to [`Self::accept_offer`].
-    pub fn answerer(settings: &Settings, offer: &SessionDescription, ice: IceCredentials, session_id: u64, now: Instant) -> Self {
+    pub fn answerer(
+        settings: &Settings,
+        offer: &SessionDescription,
+        ice: IceCredentials,
+        session_id: u64,
+        now: Instant,
+    ) -> Self {
         Self::new(settings, CodecTable::from_offer(offer), ice, session_id, now)
     }
 
@@ -216,7 +225,11 @@ impl Transport {
 
     /// Applies the client's offer. Gives every track the client now sends. `fresh` replaces our ICE credentials when the
     /// client restarts ICE (RFC 8445 §9): then [`Self::ufrag`] changes.
-    pub fn accept_offer(&mut self, offer: &SessionDescription, fresh: IceCredentials) -> Result<Vec<RemoteTrack>, NegotiationError> {
+    pub fn accept_offer(
+        &mut self,
+        offer: &SessionDescription,
+        fresh: IceCredentials,
+    ) -> Result<Vec<RemoteTrack>, NegotiationError> {
         self.check_sections(offer)?;
         self.secure(offer, Some(fresh))?;
         for (index, remote) in offer.media.iter().enumerate() {
@@ -244,9 +257,10 @@ impl Transport {
                 && remote.mid.len() <= MAX_MID_BYTES
                 && remote.mid.bytes().all(|b| b.is_ascii_alphanumeric())
                 && offer.media.iter().filter(|m| m.mid == remote.mid).count() == 1;
-            let unchanged = self.sections.list.get(index).is_none_or(|own| {
-                own.state == State::Rejected || (own.mid == remote.mid && own.kind == remote.kind)
-            });
+            let unchanged =
+                self.sections.list.get(index).is_none_or(|own| {
+                    own.state == State::Rejected || (own.mid == remote.mid && own.kind == remote.kind)
+                });
             if !usable || !unchanged {
                 return Err(NegotiationError::Mid(index));
             }
@@ -257,10 +271,17 @@ impl Transport {
     /// Takes over the peer's ICE credentials and fingerprint.
     fn secure(&mut self, remote: &SessionDescription, fresh: Option<IceCredentials>) -> Result<(), NegotiationError> {
         let ice = remote.media.iter().find_map(|m| m.ice.as_ref()).ok_or(NegotiationError::Unsecured)?;
-        let fingerprint = remote.media.iter().find_map(|m| m.fingerprint.as_ref()).ok_or(NegotiationError::Unsecured)?;
+        let fingerprint =
+            remote.media.iter().find_map(|m| m.fingerprint.as_ref()).ok_or(NegotiationError::Unsecured)?;
         let theirs = IceCreds { ufrag: ice.ufrag.clone(), pass: ice.pwd.clone() };
         let mut api = self.rtc.direct_api();
-        let restart = self.sections.list.iter().filter_map(|s| s.remote.as_ref()?.ice.as_ref()).next().is_some_and(|old| old != ice);
+        let restart = self
+            .sections
+            .list
+            .iter()
+            .filter_map(|s| s.remote.as_ref()?.ice.as_ref())
+            .next()
+            .is_some_and(|old| old != ice);
         if restart && let Some(fresh) = fresh {
             api.set_local_ice_credentials(fresh.into());
         }
@@ -283,7 +304,11 @@ impl Transport {
             _ if stopped => State::Rejected,
             (_, SectionKind::Application) => State::Data,
             (_, _) if client_sends => State::Receiving { rids: layer_order(&remote.simulcast_send) },
-            (State::Receiving { .. } | State::Silent | State::Rejected, _) if remote.direction == Direction::RecvOnly => State::Idle,
+            (State::Receiving { .. } | State::Silent | State::Rejected, _)
+                if remote.direction == Direction::RecvOnly =>
+            {
+                State::Idle
+            }
             (State::Receiving { .. }, _) => State::Silent,
             (state, _) => state.clone(),
         };
@@ -384,7 +409,11 @@ impl Transport {
     /// How many sections more than it has the client must offer: (audio, video).
     pub fn missing_sections(&self) -> (u32, u32) {
         let missing = |kind: MediaKind| {
-            let waiting = self.sections.senders.values().filter(|s| s.stream.is_none() && !s.refused && s.spec.codec.kind() == kind);
+            let waiting = self
+                .sections
+                .senders
+                .values()
+                .filter(|s| s.stream.is_none() && !s.refused && s.spec.codec.kind() == kind);
             waiting.count().saturating_sub(self.sections.idle(kind)) as u32
         };
         (missing(MediaKind::Audio), missing(MediaKind::Video))
@@ -424,6 +453,11 @@ impl Transport {
         self.settle();
         self.sections.offered = true;
         (self.describe(media), self.sending())
+    }
+
+    /// The next offer of ours asks the client to restart ICE (RFC 8445 §9).
+    pub fn restart_ice(&mut self, fresh: IceCredentials) {
+        self.rtc.direct_api().set_local_ice_credentials(fresh.into());
     }
 
     pub fn accept_answer(&mut self, answer: &SessionDescription) -> Result<(), NegotiationError> {
@@ -521,9 +555,13 @@ impl Transport {
             State::Rejected => answer.port = 0,
             State::Receiving { rids } => {
                 answer.direction = Direction::RecvOnly;
-                answer.rids = rids.iter().map(|id| super::sdp::RidLine { id: id.clone(), direction: super::sdp::RidDirection::Recv }).collect();
+                answer.rids = rids
+                    .iter()
+                    .map(|id| super::sdp::RidLine { id: id.clone(), direction: super::sdp::RidDirection::Recv })
+                    .collect();
                 // The offer's order, which the client knows its layers by.
-                answer.simulcast_recv = remote.simulcast_send.iter().filter(|rid| rids.contains(rid)).cloned().collect();
+                answer.simulcast_recv =
+                    remote.simulcast_send.iter().filter(|rid| rids.contains(rid)).cloned().collect();
             }
             State::Sending(id) => self.describe_sender(*id, &mut answer),
             State::Data | State::Idle | State::Draining | State::Silent => {}
