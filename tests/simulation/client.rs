@@ -12,7 +12,7 @@ use parlour::transport::Protocol;
 use parlour::transport::sdp::{Direction as SdpDirection, SessionDescription};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
-use str0m::media::{Direction, MediaKind, Mid, Simulcast, SimulcastLayer};
+use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Simulcast, SimulcastLayer};
 use str0m::{Event, RtcConfig};
 
 use crate::media::{Camera, LAYERS, Microphone};
@@ -502,7 +502,12 @@ impl Client {
                 let mid = peer.rtc.direct_api().stream_rx(&ssrc).map(|s| s.mid().to_string());
                 let mid = mid.unwrap_or_else(|| panic!("{}: a packet of no section", self.name));
                 let track = self.sections.get(&mid).map(|(_, track)| track.clone());
-                self.diary.packet(now, mid, track, &packet);
+                if self.diary.packet(now, mid, track, &packet) {
+                    let mut api = peer.rtc.direct_api();
+                    let stream = api.stream_rx(&ssrc).expect("asked above");
+                    stream.request_keyframe(KeyframeRequestKind::Pli);
+                    peer.touch(now);
+                }
             }
             Event::KeyframeRequest(request) => {
                 self.diary.keyframe_requests += 1;

@@ -11,6 +11,7 @@ mod media;
 mod network;
 mod oracle;
 mod peer;
+mod receiver;
 mod room;
 mod single;
 mod world;

@@ -8,6 +8,7 @@ use parlour::sfu::{DataChannel, Sid, Speaker};
 use str0m::rtp::RtpPacket;
 
 use crate::media::{Stamp, Vp8Numbers, read_audio, read_video};
+use crate::receiver::Receiver;
 
 #[derive(Debug, Clone)]
 pub struct Received {
@@ -26,6 +27,8 @@ pub struct Stream {
     /// The track the section belonged to when the first packet came.
     pub track: Option<String>,
     pub packets: Vec<Received>,
+    /// Looks at a video as it comes.
+    receiver: Option<Receiver>,
 }
 
 /// All that a client heard, for judging afterwards.
@@ -36,14 +39,18 @@ pub struct Diary {
     pub speakers: Vec<(Instant, Vec<Speaker>)>,
     pub subscribed: Vec<Sid>,
     pub messages: Vec<(DataChannel, Vec<u8>)>,
+    /// How often the SFU asked this client's camera.
     pub keyframe_requests: u32,
+    /// How often this client asked the SFU because nothing else helped.
+    pub keyframes_asked: u32,
 }
 
 impl Diary {
-    pub fn packet(&mut self, at: Instant, mid: String, track: Option<String>, packet: &RtpPacket) {
+    /// Whether the receiver of this packet would now ask for a keyframe.
+    pub fn packet(&mut self, at: Instant, mid: String, track: Option<String>, packet: &RtpPacket) -> bool {
         // Probes carry padding only.
         if packet.payload.is_empty() {
-            return;
+            return false;
         }
         let (vp8, stamp) = match read_video(&packet.payload) {
             Some((numbers, stamp)) => (Some(numbers), stamp),
@@ -61,6 +68,10 @@ impl Diary {
             stamp,
             vp8,
         });
+        let stuck = vp8.is_some()
+            && stream.receiver.get_or_insert_with(Receiver::new).packet(at, *packet.seq_no, stamp);
+        self.keyframes_asked += u32::from(stuck);
+        stuck
     }
 
     pub fn digest(&self, digest: &mut impl Hasher, start: Instant) {
@@ -92,17 +103,19 @@ impl Diary {
     }
 }
 
-/// What a stretch of a stream looked like to a decoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a stream looked like to a decoder.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Playback {
     pub frames: usize,
     pub keyframes: usize,
     /// Changes of layer.
     pub switches: usize,
+    /// How often something was missing for good.
+    pub broken: usize,
     /// The longest time between two frames that could be shown.
     pub longest_gap: Duration,
-    pub first: Instant,
-    pub last: Instant,
+    /// When the last one was shown.
+    pub last: Option<Instant>,
     pub last_layer: u8,
 }
 
@@ -142,9 +155,8 @@ impl Stream {
     }
 
     /// Decodes the whole of it. What a decoder needs: whole frames, one after the other on a layer, a layer change only
-    /// at a keyframe, a keyframe at the start, VP8 numbers of one encoder.
+    /// at a keyframe, a keyframe at the start, VP8 numbers of one encoder. After a hole it goes on at the next keyframe.
     pub fn play_video(&self, until: Instant) -> Playback {
-        assert_eq!(self.holes(until), Vec::<u64>::new(), "everything arrives at last");
         let mut frames: Vec<Vec<&Received>> = Vec::new();
         for packet in self.in_order(until) {
             match frames.last_mut() {
@@ -154,60 +166,57 @@ impl Stream {
         }
         // The last one may be on its way still.
         frames.pop();
-        // A frame that a change of layer cut short is dropped by decoders: the keyframe that follows needs nothing of it.
-        let cut = |pair: &[Vec<&Received>]| {
-            let (stamp, next) = (pair[0][0].stamp, pair[1][0].stamp);
-            next.key && next.layer != stamp.layer && pair[0].len() < usize::from(stamp.parts)
-        };
-        let cuts: Vec<bool> = frames.windows(2).map(cut).chain([false]).collect();
-        let mut playback: Option<Playback> = None;
-        let mut before: Option<(Stamp, Vp8Numbers)> = None;
-        let mut shown = self.packets[0].at;
-        for (frame, cut) in frames.iter().zip(cuts) {
-            let (stamp, numbers) = (frame[0].stamp, frame[0].vp8.expect("video"));
-            let sequence = frame[0].sequence;
-            assert!(cut || frame.len() == usize::from(stamp.parts), "the frame at {sequence} is whole: {frame:?}");
-            for (part, packet) in (0u8..).zip(frame) {
-                assert_eq!(packet.stamp, Stamp { part, ..stamp }, "the frame at {sequence} is one frame");
-                assert_eq!(packet.marker, part + 1 == stamp.parts, "the marker ends the frame at {sequence}");
-                let own = packet.vp8.expect("video");
-                assert_eq!(own, Vp8Numbers { start: part == 0, ..numbers }, "one descriptor in the frame at {sequence}");
+        let mut playback = Playback::default();
+        let mut before: Option<&[&Received]> = None;
+        let mut shown: Option<Instant> = None;
+        // Nothing can be shown before the next keyframe.
+        let mut blind = true;
+        for (index, frame) in frames.iter().enumerate() {
+            let first = frame[0];
+            let numbers = first.vp8.expect("video");
+            let whole = check_frame(frame);
+            let gapless = before.map(|last| last[last.len() - 1].sequence + 1 == first.sequence);
+            if let (Some(last), Some(true)) = (before, gapless) {
+                check_numbers(numbers, last[0].vp8.expect("video"), first);
             }
-            match before {
-                None => assert!(stamp.key, "the first frame is a keyframe"),
-                Some((last, last_numbers)) => {
-                    let follows = stamp.layer == last.layer && stamp.frame == last.frame + 1;
-                    assert!(follows || stamp.key, "the frame at {sequence} ({stamp:?}) cannot be decoded after {last:?}");
-                    assert_eq!(numbers.picture_id, (last_numbers.picture_id + 1) & 0x7fff, "picture ids at {sequence}");
-                    assert_eq!(numbers.tl0picidx, last_numbers.tl0picidx.wrapping_add(1), "tl0picidx at {sequence}");
-                    assert_eq!(numbers.keyidx != last_numbers.keyidx, stamp.key, "keyidx at {sequence}");
-                }
+            let last_stamp = before.replace(frame).map(|last| last[0].stamp);
+            // A frame that a change of layer cut short is dropped by decoders: the keyframe that follows needs nothing
+            // of it.
+            let changes = |next: &Vec<&Received>| next[0].stamp.key && next[0].stamp.layer != first.stamp.layer;
+            if first.stamp.part == 0 && !whole && frames.get(index + 1).is_some_and(changes) {
+                continue;
             }
-            let last = before.replace((stamp, numbers)).map(|(last, _)| last);
-            if cut {
+            let follows = last_stamp
+                .is_some_and(|last| first.stamp.layer == last.layer && first.stamp.frame == last.frame + 1);
+            if !whole || (gapless == Some(false) && !first.stamp.key) {
+                playback.broken += usize::from(!blind || last_stamp.is_none());
+                blind = true;
+                continue;
+            }
+            assert!(
+                first.stamp.key || follows || blind,
+                "the frame at {} ({:?}) cannot be decoded after {last_stamp:?}",
+                first.sequence,
+                first.stamp
+            );
+            assert!(first.stamp.key || last_stamp.is_some(), "the first frame is a keyframe");
+            blind &= !first.stamp.key;
+            if blind {
                 continue;
             }
             let arrived = frame.iter().map(|p| p.at).max().expect("not empty");
-            let playable = shown.max(arrived);
-            let gap = if playback.is_some() { playable - shown } else { Duration::ZERO };
-            let play = playback.get_or_insert(Playback {
-                frames: 0,
-                keyframes: 0,
-                switches: 0,
-                longest_gap: Duration::ZERO,
-                first: playable,
-                last: playable,
-                last_layer: stamp.layer,
-            });
-            play.frames += 1;
-            play.keyframes += usize::from(stamp.key);
-            play.switches += usize::from(last.is_some_and(|last| last.layer != stamp.layer));
-            play.longest_gap = play.longest_gap.max(gap);
-            play.last = playable;
-            play.last_layer = stamp.layer;
-            shown = playable;
+            let at = shown.map_or(arrived, |shown| shown.max(arrived));
+            if let Some(shown) = shown {
+                playback.longest_gap = playback.longest_gap.max(at - shown);
+                playback.switches += usize::from(playback.last_layer != first.stamp.layer);
+            }
+            playback.frames += 1;
+            playback.keyframes += usize::from(first.stamp.key);
+            playback.last_layer = first.stamp.layer;
+            playback.last = Some(at);
+            shown = Some(at);
         }
-        playback.expect("at least one frame")
+        playback
     }
 
     /// The longest time without a packet, and how many came.
@@ -215,4 +224,27 @@ impl Stream {
         let gaps = self.packets.windows(2).map(|pair| pair[1].at.saturating_duration_since(pair[0].at));
         (self.packets.len(), gaps.max().unwrap_or_default())
     }
+}
+
+/// Whether all of the frame's packets are there; panics when they contradict each other.
+fn check_frame(frame: &[&Received]) -> bool {
+    let (sequence, stamp, numbers) = (frame[0].sequence, frame[0].stamp, frame[0].vp8.expect("video"));
+    for packet in frame {
+        let own = packet.stamp;
+        assert_eq!(own, Stamp { part: own.part, ..stamp }, "the frame at {sequence} is one frame");
+        assert_eq!(packet.marker, own.part + 1 == stamp.parts, "the marker ends the frame at {sequence}");
+        let descriptor = Vp8Numbers { start: own.part == 0, ..numbers };
+        assert_eq!(packet.vp8, Some(descriptor), "one descriptor in the frame at {sequence}");
+        let place = u64::from(own.part) - u64::from(stamp.part);
+        assert_eq!(packet.sequence - sequence, place, "the frame at {sequence} is in order");
+    }
+    frame.len() == usize::from(stamp.parts)
+}
+
+/// The numbers of two frames without a hole between.
+fn check_numbers(numbers: Vp8Numbers, last: Vp8Numbers, frame: &Received) {
+    let sequence = frame.sequence;
+    assert_eq!(numbers.picture_id, (last.picture_id + 1) & 0x7fff, "picture ids at {sequence}");
+    assert_eq!(numbers.tl0picidx, last.tl0picidx.wrapping_add(1), "tl0picidx at {sequence}");
+    assert_eq!(numbers.keyidx != last.keyidx, frame.stamp.key, "keyidx at {sequence}");
 }
