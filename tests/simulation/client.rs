@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parlour::sfu::{
     Codec, DataChannel, Description, Encryption, EventKind, LayerInfo, LeaveReason, MediaKind as Kind, Negotiation, NewTrack,
@@ -12,7 +12,7 @@ use parlour::transport::Protocol;
 use parlour::transport::sdp::{Direction as SdpDirection, SessionDescription};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
-use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Simulcast, SimulcastLayer};
+use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::{Event, RtcConfig};
 
 use crate::media::{Camera, LAYERS, Microphone};
@@ -342,9 +342,23 @@ impl Client {
         for track in self.tracks.iter_mut().filter(|t| !t.gone) {
             track.live |= track.mid.is_some_and(|mid| answer.sdp.contains(&format!("a=mid:{mid}\r\n")));
         }
+        self.repair_like_browsers();
         self.read_sections(&answer);
         if self.wants_offer {
             self.offer();
+        }
+    }
+
+    /// Browsers send again what is asked for, however much it is; str0m would stop at a share of 0.15.
+    fn repair_like_browsers(&mut self) {
+        let mut api = self.publisher.rtc.direct_api();
+        for track in self.tracks.iter().filter(|t| t.live && t.kind == Kind::Video) {
+            let Some(mid) = track.mid else { continue };
+            for rid in [None, Some("q"), Some("h"), Some("f")] {
+                if let Some(stream) = api.stream_tx_by_mid(mid, rid.map(Rid::from)) {
+                    stream.set_rtx_cache(1000, Duration::from_secs(3), None);
+                }
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //!
 //! [`world`] owns the clock, [`client`] behaves as livekit-client does, [`oracle`] judges what arrived.
 
+mod chance;
 mod client;
 mod dual;
 mod loss;
