@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use str0m::change::SdpOffer;
 use str0m::media::{MediaKind as RtcKind, Mid, Rid};
@@ -32,6 +32,12 @@ const MAX_MID_BYTES: usize = 16;
 const MAX_RID_BYTES: usize = 8;
 /// What LiveKit announces; a message above it is refused by SCTP.
 const MAX_DATA_MESSAGE_BYTES: u32 = 65_535;
+/// Sent packets kept for retransmission: three seconds of a busy 1080p stream, at most that old.
+const RTX_CACHE_PACKETS: usize = 1024;
+const RTX_CACHE_AGE: Duration = Duration::from_secs(3);
+/// Share of a stream's bytes that may be retransmissions before requests for them are dropped. str0m's own 0.15 gives up
+/// on every burst of a tenth lost; beyond a half the path cannot carry the stream anyway.
+const RTX_SHARE: f32 = 0.5;
 const SCTP_PORT: u16 = 5000;
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -555,7 +561,8 @@ impl Transport {
             }
             rtx
         });
-        api.declare_stream_tx(ssrc, rtx, mid, None);
+        let tx = api.declare_stream_tx(ssrc, rtx, mid, None);
+        tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, Some(RTX_SHARE));
         sender.stream = Some((index, Stream { ssrc: *ssrc, rtx: rtx.map(|r| *r), pt: payload.pt }));
         section.state = State::Sending(id);
     }
