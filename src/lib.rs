@@ -6,4 +6,5 @@ pub mod livekit;
 pub mod matrix;
 pub mod metrics;
 pub mod net;
+pub mod serve;
 pub mod sfu;

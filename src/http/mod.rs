@@ -36,6 +36,7 @@ mod signal;
 mod socket;
 mod token;
 
+pub use discovery::well_known_document;
 pub use server::serve;
 
 /// What every request may need.
