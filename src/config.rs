@@ -15,7 +15,7 @@ mod problem;
 mod secret;
 mod source;
 
-pub use api_keys::api_keys;
+pub use api_keys::{api_keys, existing_api_keys};
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
 use source::Source;

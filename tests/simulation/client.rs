@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parlour::sfu::{
-    Codec, DataChannel, Description, Encryption, EventKind, LayerInfo, LeaveReason, MediaKind as Kind, Negotiation, NewTrack,
-    ParticipantId, ParticipantInfo, Quality, Sid, TrackSettings, TrackSource, Verdict,
+    Codec, DataChannel, Description, Encryption, EventKind, LayerInfo, LeaveReason, MediaKind as Kind, Negotiation,
+    NewTrack, ParticipantId, ParticipantInfo, Quality, Sid, TrackSettings, TrackSource, Verdict,
 };
 use parlour::transport::Protocol;
 use parlour::transport::sdp::{Direction as SdpDirection, SessionDescription};
@@ -50,9 +50,23 @@ impl Browser {
                 use str0m::media::Frequency;
                 let mut config = RtcConfig::new().clear_codecs();
                 let format = FormatParams { min_p_time: Some(10), use_inband_fec: Some(true), ..Default::default() };
-                config.codec_config().add_config(109.into(), None, Codec::Opus, Frequency::FORTY_EIGHT_KHZ, Some(2), format);
+                config.codec_config().add_config(
+                    109.into(),
+                    None,
+                    Codec::Opus,
+                    Frequency::FORTY_EIGHT_KHZ,
+                    Some(2),
+                    format,
+                );
                 let format = FormatParams::default();
-                config.codec_config().add_config(120.into(), Some(124.into()), Codec::Vp8, Frequency::NINETY_KHZ, None, format);
+                config.codec_config().add_config(
+                    120.into(),
+                    Some(124.into()),
+                    Codec::Vp8,
+                    Frequency::NINETY_KHZ,
+                    None,
+                    format,
+                );
                 config
             }
         }
@@ -149,7 +163,14 @@ impl Client {
     pub fn new(now: Instant, index: u8, name: &str, id: ParticipantId, setup: Setup) -> Client {
         let address = |port: u16| SocketAddr::from(([10, 0, 1, index], port));
         let peer = |port, salt| {
-            Peer::new(now, setup.browser.config(), address(port), setup.protocol, setup.conditions, setup.seed.wrapping_mul(1000) + u64::from(index) * 10 + salt)
+            Peer::new(
+                now,
+                setup.browser.config(),
+                address(port),
+                setup.protocol,
+                setup.conditions,
+                setup.seed.wrapping_mul(1000) + u64::from(index) * 10 + salt,
+            )
         };
         let dual = setup.negotiation == Negotiation::Dual;
         let (publisher, subscriber) = (peer(5000, 1), dual.then(|| peer(6000, 2)));
@@ -178,8 +199,17 @@ impl Client {
         let mut api = client.publisher.rtc.sdp_api();
         // livekit-client's order.
         let unordered = Reliability::MaxRetransmits { retransmits: 0 };
-        for (label, ordered, reliability) in [("_lossy", false, unordered), ("_reliable", true, Reliability::Reliable), ("_data_track", false, unordered)] {
-            api.add_channel_with_config(ChannelConfig { label: label.into(), ordered, reliability, ..Default::default() });
+        for (label, ordered, reliability) in [
+            ("_lossy", false, unordered),
+            ("_reliable", true, Reliability::Reliable),
+            ("_data_track", false, unordered),
+        ] {
+            api.add_channel_with_config(ChannelConfig {
+                label: label.into(),
+                ordered,
+                reliability,
+                ..Default::default()
+            });
         }
         if !dual {
             for kind in [MediaKind::Audio, MediaKind::Video] {
@@ -245,7 +275,17 @@ impl Client {
             stream: String::new(),
             audio_features: vec![],
         }));
-        self.tracks.push(Published { cid, kind, simulcast, mid: None, sid: None, live: false, muted: false, gone: false, source: media });
+        self.tracks.push(Published {
+            cid,
+            kind,
+            simulcast,
+            mid: None,
+            sid: None,
+            live: false,
+            muted: false,
+            gone: false,
+            source: media,
+        });
         let index = self.tracks.len() - 1;
         self.changes.push(Change::Publish(index));
         self.offer();
@@ -296,7 +336,9 @@ impl Client {
         }
         for change in std::mem::take(&mut self.changes) {
             match change {
-                Change::Receive(kind) => self.receiving.push(api.add_media(kind, Direction::RecvOnly, None, None, None)),
+                Change::Receive(kind) => {
+                    self.receiving.push(api.add_media(kind, Direction::RecvOnly, None, None, None))
+                }
                 Change::Publish(index) => {
                     let track = &mut self.tracks[index];
                     let simulcast = track.simulcast.then(|| {
@@ -306,7 +348,13 @@ impl Client {
                         simulcast
                     });
                     let kind = if track.kind == Kind::Audio { MediaKind::Audio } else { MediaKind::Video };
-                    track.mid = Some(api.add_media(kind, Direction::SendOnly, Some("stream".into()), Some(track.cid.clone()), simulcast));
+                    track.mid = Some(api.add_media(
+                        kind,
+                        Direction::SendOnly,
+                        Some("stream".into()),
+                        Some(track.cid.clone()),
+                        simulcast,
+                    ));
                 }
                 Change::Unpublish(index) => {
                     if let Some(mid) = self.tracks[index].mid {
@@ -334,7 +382,8 @@ impl Client {
         let Some((id, pending)) = self.pending.take() else { panic!("{}: an answer to no offer", self.name) };
         assert_eq!(id, answer.id, "{}: answers come in order", self.name);
         self.answers += 1;
-        let parsed = SdpAnswer::from_sdp_string(&answer.sdp).unwrap_or_else(|e| panic!("{}: {e}\n{}", self.name, answer.sdp));
+        let parsed =
+            SdpAnswer::from_sdp_string(&answer.sdp).unwrap_or_else(|e| panic!("{}: {e}\n{}", self.name, answer.sdp));
         if let Err(error) = self.publisher.rtc.sdp_api().accept_answer(pending, parsed) {
             panic!("{}: {error}\n{}", self.name, answer.sdp);
         }
@@ -364,9 +413,14 @@ impl Client {
 
     fn on_offer(&mut self, now: Instant, offer: Description) {
         self.read_sections(&offer);
-        let parsed = SdpOffer::from_sdp_string(&offer.sdp).unwrap_or_else(|e| panic!("{}: {e}\n{}", self.name, offer.sdp));
+        let parsed =
+            SdpOffer::from_sdp_string(&offer.sdp).unwrap_or_else(|e| panic!("{}: {e}\n{}", self.name, offer.sdp));
         let subscriber = self.subscriber.as_mut().expect("only dual clients are offered anything");
-        let answer = subscriber.rtc.sdp_api().accept_offer(parsed).unwrap_or_else(|e| panic!("{}: {e}\n{}", self.name, offer.sdp));
+        let answer = subscriber
+            .rtc
+            .sdp_api()
+            .accept_offer(parsed)
+            .unwrap_or_else(|e| panic!("{}: {e}\n{}", self.name, offer.sdp));
         subscriber.touch(now);
         self.outbox.push(Request::Answer { id: offer.id, sdp: answer.to_sdp_string() });
     }
@@ -380,14 +434,17 @@ impl Client {
             let msid = section.msid.as_ref().unwrap_or_else(|| panic!("{}: a stream without msid", self.name));
             let (participant, track) = msid.stream.split_once('|').expect("PA|TR");
             assert_eq!(track, msid.track);
-            let info = self.known.get(participant).unwrap_or_else(|| panic!("{}: {participant} was not announced", self.name));
+            let info =
+                self.known.get(participant).unwrap_or_else(|| panic!("{}: {participant} was not announced", self.name));
             assert!(info.tracks.iter().any(|t| t.sid.as_str() == track), "{}: {track} was not announced", self.name);
             assert!(named.insert(track.to_owned()), "{}: {track} twice in one description", self.name);
             sections.insert(section.mid.clone(), (participant.to_owned(), track.to_owned()));
         }
         // The map that goes along says the same.
-        let told: BTreeMap<String, String> = description.mid_to_track.iter().map(|(mid, sid)| (mid.clone(), sid.to_string())).collect();
-        let read: BTreeMap<String, String> = sections.iter().map(|(mid, (_, track))| (mid.clone(), track.clone())).collect();
+        let told: BTreeMap<String, String> =
+            description.mid_to_track.iter().map(|(mid, sid)| (mid.clone(), sid.to_string())).collect();
+        let read: BTreeMap<String, String> =
+            sections.iter().map(|(mid, (_, track))| (mid.clone(), track.clone())).collect();
         assert_eq!(told, read, "{}: mid_to_track and the SDP disagree", self.name);
         // A section goes from one track to another only over `inactive`.
         for (mid, (_, track)) in &sections {

@@ -57,7 +57,12 @@ fn ten_percent_lost() {
 
 #[test]
 fn reordered_and_late() {
-    let conditions = Conditions { latency: Duration::from_millis(80), jitter: Duration::from_millis(30), loss: 0.01, reorder_every: 5 };
+    let conditions = Conditions {
+        latency: Duration::from_millis(80),
+        jitter: Duration::from_millis(30),
+        loss: 0.01,
+        reorder_every: 5,
+    };
     let freeze = longest_freeze(&call(conditions, 6, Negotiation::Single));
     assert!(freeze <= Duration::from_millis(700), "{freeze:?}");
 }

@@ -113,15 +113,20 @@ impl Microphone {
             return;
         }
         let mut payload = AUDIO_MAGIC.to_vec();
-        Stamp { publisher: self.publisher, layer: 0, frame: self.frame, part: 0, parts: 1, key: true }.write(&mut payload);
+        Stamp { publisher: self.publisher, layer: 0, frame: self.frame, part: 0, parts: 1, key: true }
+            .write(&mut payload);
         payload.resize(80, 0x55);
         self.frame += 1;
         self.sequence += 1;
-        let extensions =
-            ExtensionValues { audio_level: Some(self.level), voice_activity: Some(self.level > -40), ..Default::default() };
+        let extensions = ExtensionValues {
+            audio_level: Some(self.level),
+            voice_activity: Some(self.level > -40),
+            ..Default::default()
+        };
         let mut api = rtc.direct_api();
         if let Some(stream) = api.stream_tx_by_mid(mid, None) {
-            let packet = RtpWrite::new(Pt::new_with_value(pt), self.sequence.into(), self.timestamp, now, payload).ext_vals(extensions);
+            let packet = RtpWrite::new(Pt::new_with_value(pt), self.sequence.into(), self.timestamp, now, payload)
+                .ext_vals(extensions);
             stream.write_rtp(packet);
         }
     }
@@ -211,7 +216,11 @@ impl Encoder {
             let mut payload = vec![0x80 | if part == 0 { 0x10 } else { 0 }, 0xf0];
             payload.extend((self.picture_id | 0x8000).to_be_bytes());
             payload.extend([self.tl0picidx, 0x20 | self.keyidx]);
-            payload.extend(if key { [0x10, 2, 0, 0x9d, 0x01, 0x2a, 64, 1, 180, 0] } else { [0x11, 2, 0, 0, 0, 0, 0, 0, 0, 0] });
+            payload.extend(if key {
+                [0x10, 2, 0, 0x9d, 0x01, 0x2a, 64, 1, 180, 0]
+            } else {
+                [0x11, 2, 0, 0, 0, 0, 0, 0, 0, 0]
+            });
             payload.extend(VIDEO_MAGIC);
             Stamp { publisher, layer: self.layer, frame: self.frame, part, parts, key }.write(&mut payload);
             payload.resize(LAYER_PACKET_BYTES[usize::from(self.layer)], 0xaa);

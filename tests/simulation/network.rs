@@ -33,8 +33,12 @@ pub struct Conditions {
 
 impl Conditions {
     /// A wired home line.
-    pub const GOOD: Conditions =
-        Conditions { latency: Duration::from_millis(20), jitter: Duration::from_millis(2), loss: 0.0, reorder_every: 0 };
+    pub const GOOD: Conditions = Conditions {
+        latency: Duration::from_millis(20),
+        jitter: Duration::from_millis(2),
+        loss: 0.0,
+        reorder_every: 0,
+    };
 
     pub fn lossy(loss: f32) -> Conditions {
         Conditions { loss, ..Conditions::GOOD }

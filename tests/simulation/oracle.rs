@@ -68,8 +68,8 @@ impl Diary {
             stamp,
             vp8,
         });
-        let stuck = vp8.is_some()
-            && stream.receiver.get_or_insert_with(Receiver::new).packet(at, *packet.seq_no, stamp);
+        let stuck =
+            vp8.is_some() && stream.receiver.get_or_insert_with(Receiver::new).packet(at, *packet.seq_no, stamp);
         self.keyframes_asked += u32::from(stuck);
         stuck
     }
@@ -85,7 +85,9 @@ impl Diary {
 
     /// The streams of one publisher.
     pub fn from(&self, publisher: usize, video: bool) -> Vec<&Stream> {
-        let is = |s: &&Stream| s.packets.first().is_some_and(|p| usize::from(p.stamp.publisher) == publisher && p.vp8.is_some() == video);
+        let is = |s: &&Stream| {
+            s.packets.first().is_some_and(|p| usize::from(p.stamp.publisher) == publisher && p.vp8.is_some() == video)
+        };
         self.streams.values().filter(is).collect()
     }
 
@@ -143,7 +145,13 @@ impl Stream {
         for pair in self.in_order(until).windows(2) {
             let (a, b) = (pair[0], pair[1]);
             let step = b.timestamp.wrapping_sub(a.timestamp);
-            assert!(step < 1 << 31, "timestamp goes back at sequence {}: {} after {}", b.sequence, b.timestamp, a.timestamp);
+            assert!(
+                step < 1 << 31,
+                "timestamp goes back at sequence {}: {} after {}",
+                b.sequence,
+                b.timestamp,
+                a.timestamp
+            );
             let same_frame = a.vp8.is_some() && a.vp8.map(|v| v.picture_id) == b.vp8.map(|v| v.picture_id);
             assert_eq!(same_frame, step == 0, "sequence {}: one timestamp, one frame", b.sequence);
             let shown = Duration::from_secs_f64(f64::from(step) / f64::from(clock_rate));
@@ -186,8 +194,8 @@ impl Stream {
             if first.stamp.part == 0 && !whole && frames.get(index + 1).is_some_and(changes) {
                 continue;
             }
-            let follows = last_stamp
-                .is_some_and(|last| first.stamp.layer == last.layer && first.stamp.frame == last.frame + 1);
+            let follows =
+                last_stamp.is_some_and(|last| first.stamp.layer == last.layer && first.stamp.frame == last.frame + 1);
             if !whole || (gapless == Some(false) && !first.stamp.key) {
                 playback.broken += usize::from(!blind || last_stamp.is_none());
                 blind = true;

@@ -19,7 +19,10 @@ pub fn enter(world: &mut World, name: &str, setup: Setup) -> usize {
 }
 
 pub fn all_connected(world: &World) -> bool {
-    world.clients.iter().all(|c| c.left.is_some() || (matches!(c.verdict, Some(Verdict::Connected { .. })) && c.is_connected()))
+    world
+        .clients
+        .iter()
+        .all(|c| c.left.is_some() || (matches!(c.verdict, Some(Verdict::Connected { .. })) && c.is_connected()))
 }
 
 /// Everybody who is still there receives both streams of every other one who is.
@@ -163,7 +166,9 @@ fn settings_choose_the_layer() {
     assert_eq!(world.clients[1].diary.video(0).play_video(world.now).last_layer, 1);
     check_streams(&world, Duration::from_millis(300));
     // Off and on again: the stream goes on where it stopped, from a keyframe.
-    world.clients[1].outbox.push(Request::Settings { track: track.clone(), settings: settings(true, Quality::High, 0) });
+    world.clients[1]
+        .outbox
+        .push(Request::Settings { track: track.clone(), settings: settings(true, Quality::High, 0) });
     world.run(SECOND);
     let before = world.clients[1].diary.video(0).packets.len();
     world.run(2 * SECOND);
@@ -319,8 +324,13 @@ fn data_arrives() {
     }
     world.run(SECOND);
     for listener in [1, 2] {
-        let reliable: Vec<u8> =
-            world.clients[listener].diary.messages.iter().filter(|(c, _)| *c == DataChannel::Reliable).map(|(_, m)| m[0]).collect();
+        let reliable: Vec<u8> = world.clients[listener]
+            .diary
+            .messages
+            .iter()
+            .filter(|(c, _)| *c == DataChannel::Reliable)
+            .map(|(_, m)| m[0])
+            .collect();
         assert_eq!(reliable, (0..20).collect::<Vec<u8>>());
     }
     for listener in [0, 2] {
@@ -365,7 +375,10 @@ fn a_client_restarts_ice() {
     assert!(world.clients[0].left.is_none());
     check_streams(&world, Duration::from_millis(500));
     for viewer in [1, 2] {
-        assert!(world.now - world.clients[viewer].diary.audio(0).packets.last().expect("some").at < Duration::from_millis(100));
+        assert!(
+            world.now - world.clients[viewer].diary.audio(0).packets.last().expect("some").at
+                < Duration::from_millis(100)
+        );
     }
     assert!(world.now - world.clients[0].diary.audio(1).packets.last().expect("some").at < Duration::from_millis(100));
 }

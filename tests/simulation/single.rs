@@ -14,7 +14,11 @@ fn one_client_connects_and_publishes() {
     world.clients[alice].publish_microphone(now);
     world.clients[alice].publish_camera(now, true);
     let took = world.run_until(|w| w.clients[alice].verdict.is_some(), Duration::from_secs(10));
-    assert!(matches!(world.clients[alice].verdict, Some(Verdict::Connected { .. })), "{:?}", world.clients[alice].verdict);
+    assert!(
+        matches!(world.clients[alice].verdict, Some(Verdict::Connected { .. })),
+        "{:?}",
+        world.clients[alice].verdict
+    );
     assert!(took.expect("connects") < Duration::from_secs(1));
     world.run(Duration::from_secs(3));
     assert!(world.clients[alice].tracks.iter().all(|t| t.live && t.sid.is_some()));
