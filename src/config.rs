@@ -25,7 +25,8 @@ const HTTP_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST),
 
 /// Where a reverse proxy sits: on this machine or on a private network such as a container bridge. Only such peers are
 /// believed when they say for whom they ask.
-const TRUSTED_PROXIES: &[&str] = &["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+const TRUSTED_PROXIES: &[&str] =
+    &["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
 
 /// Numbers of rooms and participants are nobody's business outside: whoever scrapes them is on a private network.
 const METRICS_FROM: &[&str] = TRUSTED_PROXIES;
@@ -180,8 +181,13 @@ impl Config {
     fn read(mut s: Source) -> Result<Config, Problems> {
         let name = "a Matrix server name such as example.org";
         let server = s.required("server_name", server_name, name);
-        let homeserver = s.required("homeserver", homeserver_url, "the URL of the homeserver without /_matrix, such as http://127.0.0.1:8008");
-        let public_url = s.required("public_url", public_url, "the URL clients reach Parlour at, such as https://rtc.example.org");
+        let homeserver = s.required(
+            "homeserver",
+            homeserver_url,
+            "the URL of the homeserver without /_matrix, such as http://127.0.0.1:8008",
+        );
+        let public_url =
+            s.required("public_url", public_url, "the URL clients reach Parlour at, such as https://rtc.example.org");
         let cidr = "a network such as 10.0.0.0/8";
         let pattern = "a server name, *.example.org or *";
         let address = "an address with a port, such as 127.0.0.1:8080 or [::]:8080";
@@ -192,35 +198,59 @@ impl Config {
             http: Http {
                 listen: s.value("http.listen", parsed, address).unwrap_or(HTTP_LISTEN),
                 web_root: s.value("http.web_root", existing_folder, "a folder that exists"),
-                trusted_proxies: s.list("http.trusted_proxies", network, cidr).unwrap_or_else(|| networks(TRUSTED_PROXIES)),
+                trusted_proxies: s
+                    .list("http.trusted_proxies", network, cidr)
+                    .unwrap_or_else(|| networks(TRUSTED_PROXIES)),
                 metrics_from: s.list("http.metrics_from", network, cidr).unwrap_or_else(|| networks(METRICS_FROM)),
             },
             media: Media {
                 udp: s.value("media.udp", parsed, address).unwrap_or(MEDIA_LISTEN),
                 tcp: s.value("media.tcp", parsed, address).unwrap_or(MEDIA_LISTEN),
-                public_addresses: s.list("media.public_addresses", public_address, "an address that clients can reach, such as 198.51.100.7").unwrap_or_default(),
+                public_addresses: s
+                    .list(
+                        "media.public_addresses",
+                        public_address,
+                        "an address that clients can reach, such as 198.51.100.7",
+                    )
+                    .unwrap_or_default(),
             },
             keys: s.secrets("keys"),
             access: Access {
-                local_servers: s.list("access.local_servers", server_name, name).unwrap_or_else(|| server.iter().cloned().collect()),
+                local_servers: s
+                    .list("access.local_servers", server_name, name)
+                    .unwrap_or_else(|| server.iter().cloned().collect()),
                 remote_can_publish: s.value("access.remote_can_publish", parsed, "true or false").unwrap_or(false),
             },
             federation: Federation {
-                allow: s.list("federation.allow", ServerPattern::parse, pattern).unwrap_or_else(|| FEDERATION_ALLOW.iter().filter_map(|p| ServerPattern::parse(p)).collect()),
+                allow: s
+                    .list("federation.allow", ServerPattern::parse, pattern)
+                    .unwrap_or_else(|| FEDERATION_ALLOW.iter().filter_map(|p| ServerPattern::parse(p)).collect()),
                 deny: s.list("federation.deny", ServerPattern::parse, pattern).unwrap_or_default(),
                 allow_private: s.list("federation.allow_private", network, cidr).unwrap_or_default(),
-                overrides: s.table("federation.overrides", http_url, "the base URL of that server, such as https://matrix.example.com"),
+                overrides: s.table(
+                    "federation.overrides",
+                    http_url,
+                    "the base URL of that server, such as https://matrix.example.com",
+                ),
                 extra_ca_file: s.value("federation.extra_ca_file", existing_file, "a file that exists"),
             },
             limits: Limits {
-                participants_per_room: s.value("limits.participants_per_room", positive, count).unwrap_or(PARTICIPANTS_PER_ROOM),
+                participants_per_room: s
+                    .value("limits.participants_per_room", positive, count)
+                    .unwrap_or(PARTICIPANTS_PER_ROOM),
                 participants: s.value("limits.participants", positive, count).unwrap_or(PARTICIPANTS),
                 joins_per_minute: s.value("limits.joins_per_minute", positive, count).unwrap_or(JOINS_PER_MINUTE),
                 tokens_per_minute: s.value("limits.tokens_per_minute", positive, count).unwrap_or(TOKENS_PER_MINUTE),
             },
             log: Log {
                 format: s.value("log.format", log_format, "text or json").unwrap_or(LogFormat::Text),
-                level: s.value("log.level", log_level, "error, warn, info, debug, trace, or directives such as info,parlour=debug").unwrap_or_else(|| "info".into()),
+                level: s
+                    .value(
+                        "log.level",
+                        log_level,
+                        "error, warn, info, debug, trace, or directives such as info,parlour=debug",
+                    )
+                    .unwrap_or_else(|| "info".into()),
             },
             // Placeholders where a required key is missing: `finish` then reports it and nobody sees them.
             server_name: server.unwrap_or_default(),
@@ -269,7 +299,8 @@ impl Config {
     pub fn is_allowed(&self, server: &str) -> bool {
         let federation = &self.federation;
         self.is_local(server)
-            || (federation.allow.iter().any(|p| p.matches(server)) && !federation.deny.iter().any(|p| p.matches(server)))
+            || (federation.allow.iter().any(|p| p.matches(server))
+                && !federation.deny.iter().any(|p| p.matches(server)))
     }
 }
 

@@ -83,7 +83,8 @@ fn check(file: &ConfigFile) -> Result<(), String> {
 }
 
 fn load(file: &ConfigFile) -> Result<Config, String> {
-    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     Config::load(&file.config, variables).map_err(|problems| problems.to_string())
 }
 
@@ -93,7 +94,8 @@ fn start_log(config: &Config) {
         Ok(level) => Targets::new().with_default(LevelFilter::WARN.min(level)).with_target("parlour", level),
         Err(_) => config.log.level.parse().unwrap_or_default(),
     };
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let layer =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let layer = match config.log.format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().boxed(),

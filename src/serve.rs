@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, Config};
 use crate::http::{self, App};
 use crate::metrics::Metrics;
-use crate::net::Node;
+use crate::net::{self, Node};
+use crate::sfu;
 
 /// Runs until a signal; the error is a sentence for the operator.
 pub async fn run(config: Config) -> Result<(), String> {
@@ -19,10 +20,25 @@ pub async fn run(config: Config) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new());
     let mut signals = Signals::listen().map_err(|e| format!("cannot wait for signals: {e}"))?;
 
-    let node = Node::start(&config, keys.clone(), metrics.clone()).map_err(|e| format!("cannot start the media worker: {e}"))?;
-    let app = App::new(config.clone(), keys, node, metrics)?;
+    let (node, worker_ended) = Node::start(net::Options {
+        udp: config.media.udp,
+        tcp: config.media.tcp,
+        public_addresses: config.media.public_addresses.clone(),
+        limits: sfu::Limits {
+            max_participants: config.limits.participants as usize,
+            // A room costs little while it is empty, and ends by itself.
+            max_rooms: config.limits.participants as usize,
+        },
+        keys: keys.clone(),
+        metrics: metrics.clone(),
+    })
+    .map_err(|e| e.to_string())?;
+    let app = App::new(config.clone(), keys, node.clone(), metrics)?;
     let listener = TcpListener::bind(config.http.listen).await.map_err(|e| {
-        format!("http.listen: cannot listen on {}: {e}; end the other program there, or choose another port", config.http.listen)
+        format!(
+            "http.listen: cannot listen on {}: {e}; end the other program there, or choose another port",
+            config.http.listen
+        )
     })?;
 
     print!("{}", announcement(&config));
@@ -31,15 +47,21 @@ pub async fn run(config: Config) -> Result<(), String> {
     }
 
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(http::serve(listener, app, shutdown.clone()));
-    signals.next().await;
+    let serving = tokio::spawn(http::serve(listener, app.clone(), shutdown.clone()));
+    let worker_failed = tokio::select! {
+        () = signals.next() => false,
+        _ = worker_ended => true,
+    };
     tracing::info!("shutting down; a second signal ends everything at once");
+    app.drain();
+    // The worker tells every client to come back; that ends their sockets.
+    node.shut_down().await;
     shutdown.cancel();
     tokio::select! {
         _ = serving => {}
         () = signals.next() => {}
     }
-    Ok(())
+    if worker_failed { Err("the media worker ended by itself; the log says why".into()) } else { Ok(()) }
 }
 
 struct Signals {
@@ -63,8 +85,10 @@ impl Signals {
 /// What an operator needs to know and to copy.
 fn announcement(config: &Config) -> String {
     let media = &config.media;
-    let addresses: Vec<String> = media.public_addresses.iter().map(|address| address.to_string()).collect();
-    let offered = if addresses.is_empty() { "the addresses of this machine".to_owned() } else { addresses.join(", ") };
+    let candidates = net::candidates(&media.public_addresses, media.udp, media.tcp);
+    let offered: Vec<String> = candidates.iter().map(|(protocol, address)| format!("{protocol:?} {address}")).collect();
+    let offered =
+        if offered.is_empty() { "nothing: set media.public_addresses".to_owned() } else { offered.join(", ") };
     let well_known = http::well_known_document(config);
     let service_url = config.service_url();
 
@@ -77,7 +101,10 @@ fn announcement(config: &Config) -> String {
     line(format!("https://{}/.well-known/matrix/client must contain, besides what is there:", config.server_name));
     line(format!("  {well_known}"));
     line(String::new());
-    line("Synapse's homeserver.yaml needs, and `openid` among the resources of the listener that Parlour asks:".to_owned());
+    line(
+        "Synapse's homeserver.yaml needs, and `openid` among the resources of the listener that Parlour asks:"
+            .to_owned(),
+    );
     line(format!(
         "  experimental_features:
     msc4143_enabled: true            # tells clients where calls are
@@ -108,7 +135,12 @@ mod tests {
         let json = text.lines().find(|line| line.trim_start().starts_with('{')).unwrap();
         let document: serde_json::Value = serde_json::from_str(json).unwrap();
         assert_eq!(document["org.matrix.msc4143.rtc_foci"][0]["livekit_service_url"], "https://rtc.example.org");
-        for part in ["HTTP    127.0.0.1:8080", "UDP 0.0.0.0:3478, TCP 0.0.0.0:3478", "        livekit_service_url: https://rtc.example.org\n", "https://example.org/.well-known/matrix/client"] {
+        for part in [
+            "HTTP    127.0.0.1:8080",
+            "UDP 0.0.0.0:3478, TCP 0.0.0.0:3478",
+            "        livekit_service_url: https://rtc.example.org\n",
+            "https://example.org/.well-known/matrix/client",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

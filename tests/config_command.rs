@@ -25,7 +25,12 @@ fn check_says_fine_or_explains() {
 
     let (code, out, err) = check(&format!("{REQUIRED}[htp]\nlisten = \"x\""));
     assert_eq!((code, out.as_str()), (Some(1), ""));
-    assert!(err.starts_with("The configuration has 1 problem:\n  - htp.listen: is not a key; did you mean `http.listen`? (set in /"), "{err}");
+    assert!(
+        err.starts_with(
+            "The configuration has 1 problem:\n  - htp.listen: is not a key; did you mean `http.listen`? (set in /"
+        ),
+        "{err}"
+    );
 
     let certificate = tempfile::NamedTempFile::new().unwrap();
     let (code, _, err) = check(&format!("{REQUIRED}[federation]\nextra_ca_file = {:?}", certificate.path()));
@@ -52,7 +57,11 @@ fn serve_announces_itself_and_ends_on_sigterm() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("parlour.toml");
     // Port 0: any that is free.
-    let text = format!("{}data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n[media]\nudp = \"127.0.0.1:0\"\ntcp = \"127.0.0.1:0\"\n", REQUIRED.split_once('\n').unwrap().1, folder.path().join("data"));
+    let text = format!(
+        "{}data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n[media]\nudp = \"127.0.0.1:0\"\ntcp = \"127.0.0.1:0\"\n",
+        REQUIRED.split_once('\n').unwrap().1,
+        folder.path().join("data")
+    );
     std::fs::write(&file, text).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_parlour"))
         .args(["serve", "--config", file.to_str().unwrap()])

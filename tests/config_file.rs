@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use parlour::config::{self, Config, Problems};
 
-const REQUIRED: &str = "server_name = \"example.org\"\nhomeserver = \"http://127.0.0.1:8008\"\npublic_url = \"https://rtc.example.org\"\n";
+const REQUIRED: &str =
+    "server_name = \"example.org\"\nhomeserver = \"http://127.0.0.1:8008\"\npublic_url = \"https://rtc.example.org\"\n";
 const SECRET: &str = "correct-horse-battery-staple-1234567";
 
 struct Folder(tempfile::TempDir);
@@ -41,7 +42,13 @@ fn problems(text: &str) -> Vec<String> {
 /// The sample with every default line switched on.
 fn sample_switched_on() -> String {
     let sample = include_str!("../config/parlour.toml");
-    sample.lines().map(|line| line.strip_prefix('#').filter(|rest| rest.starts_with(char::is_alphabetic)).unwrap_or(line).to_owned() + "\n").collect()
+    sample
+        .lines()
+        .map(|line| {
+            line.strip_prefix('#').filter(|rest| rest.starts_with(char::is_alphabetic)).unwrap_or(line).to_owned()
+                + "\n"
+        })
+        .collect()
 }
 
 #[test]
@@ -59,8 +66,26 @@ fn the_sample_names_every_key() {
     let sample = include_str!("../config/parlour.toml");
     // Misspelling a key makes the suggestion name it, so a key the sample lacks would be noticed here.
     for key in [
-        "data_dir", "listen", "web_root", "trusted_proxies", "metrics_from", "udp", "tcp", "public_addresses", "local_servers", "remote_can_publish",
-        "allow", "deny", "allow_private", "extra_ca_file", "participants_per_room", "participants", "joins_per_minute", "tokens_per_minute", "format", "level",
+        "data_dir",
+        "listen",
+        "web_root",
+        "trusted_proxies",
+        "metrics_from",
+        "udp",
+        "tcp",
+        "public_addresses",
+        "local_servers",
+        "remote_can_publish",
+        "allow",
+        "deny",
+        "allow_private",
+        "extra_ca_file",
+        "participants_per_room",
+        "participants",
+        "joins_per_minute",
+        "tokens_per_minute",
+        "format",
+        "level",
     ] {
         assert!(sample.lines().any(|l| l.trim_start_matches(['#', ' ']).starts_with(&format!("{key} ="))), "{key}");
     }
@@ -68,12 +93,19 @@ fn the_sample_names_every_key() {
 
 #[test]
 fn every_problem_is_reported_at_once() {
-    let found = problems("homeserver = \"matrix\"\n[http]\nlisten = \"8080\"\nlisen = \"x\"\n[limits]\nparticipants = 0\n");
+    let found =
+        problems("homeserver = \"matrix\"\n[http]\nlisten = \"8080\"\nlisen = \"x\"\n[limits]\nparticipants = 0\n");
     assert_eq!(found.len(), 6, "{found:#?}");
     assert!(found[0].starts_with("server_name: is required: a Matrix server name such as example.org. Add it to FILE or set PARLOUR_SERVER_NAME"), "{}", found[0]);
-    assert_eq!(found[1], "homeserver: `matrix` is not the URL of the homeserver without /_matrix, such as http://127.0.0.1:8008 (set in FILE)");
+    assert_eq!(
+        found[1],
+        "homeserver: `matrix` is not the URL of the homeserver without /_matrix, such as http://127.0.0.1:8008 (set in FILE)"
+    );
     assert!(found[2].starts_with("public_url: is required"));
-    assert_eq!(found[3], "http.listen: `8080` is not an address with a port, such as 127.0.0.1:8080 or [::]:8080 (set in FILE)");
+    assert_eq!(
+        found[3],
+        "http.listen: `8080` is not an address with a port, such as 127.0.0.1:8080 or [::]:8080 (set in FILE)"
+    );
     assert_eq!(found[4], "limits.participants: `0` is not a whole number of at least 1 (set in FILE)");
     assert_eq!(found[5], "http.lisen: is not a key; did you mean `http.listen`? (set in FILE)");
 }
@@ -83,10 +115,19 @@ fn unknown_keys_are_errors_with_a_suggestion() {
     let table = [
         ("listen = \"x\"", "listen: is not a key; did you mean `http.listen`? (set in FILE)"),
         ("[htpp]\nlisten = \"x\"", "htpp.listen: is not a key; did you mean `http.listen`? (set in FILE)"),
-        ("[access]\nremote_can_publsh = true", "access.remote_can_publsh: is not a key; did you mean `access.remote_can_publish`? (set in FILE)"),
-        ("[limits]\njoin_per_minute = 3", "limits.join_per_minute: is not a key; did you mean `limits.joins_per_minute`? (set in FILE)"),
+        (
+            "[access]\nremote_can_publsh = true",
+            "access.remote_can_publsh: is not a key; did you mean `access.remote_can_publish`? (set in FILE)",
+        ),
+        (
+            "[limits]\njoin_per_minute = 3",
+            "limits.join_per_minute: is not a key; did you mean `limits.joins_per_minute`? (set in FILE)",
+        ),
         ("[turn]\nrealm = \"x\"", "turn.realm: is not a key; `config/parlour.toml` shows all there are (set in FILE)"),
-        ("[http.listen]\nport = 1", "http.listen: expected an address with a port, such as 127.0.0.1:8080 or [::]:8080 (set in FILE)"),
+        (
+            "[http.listen]\nport = 1",
+            "http.listen: expected an address with a port, such as 127.0.0.1:8080 or [::]:8080 (set in FILE)",
+        ),
     ];
     for (text, expected) in table {
         let found = problems(&format!("{REQUIRED}{text}"));
@@ -97,12 +138,27 @@ fn unknown_keys_are_errors_with_a_suggestion() {
 #[test]
 fn wrong_values_say_what_is_expected() {
     let table = [
-        ("[media]\npublic_addresses = [\"rtc.example.org\"]", "media.public_addresses: `rtc.example.org` is not an address"),
+        (
+            "[media]\npublic_addresses = [\"rtc.example.org\"]",
+            "media.public_addresses: `rtc.example.org` is not an address",
+        ),
         ("[media]\npublic_addresses = [\"0.0.0.0\"]", "media.public_addresses: `0.0.0.0` is not an address"),
-        ("[federation]\nallow_private = [\"10.0.0.0/33\"]", "federation.allow_private: `10.0.0.0/33` is not a network such as 10.0.0.0/8"),
-        ("[federation]\ndeny = [\"*evil.org\"]", "federation.deny: `*evil.org` is not a server name, *.example.org or *"),
-        ("[federation.overrides]\n\"a.org\" = \"a.org:8448\"", "federation.overrides.a.org: `a.org:8448` is not the base URL"),
-        ("[federation]\nextra_ca_file = \"/nowhere\"", "federation.extra_ca_file: `/nowhere` is not a file that exists"),
+        (
+            "[federation]\nallow_private = [\"10.0.0.0/33\"]",
+            "federation.allow_private: `10.0.0.0/33` is not a network such as 10.0.0.0/8",
+        ),
+        (
+            "[federation]\ndeny = [\"*evil.org\"]",
+            "federation.deny: `*evil.org` is not a server name, *.example.org or *",
+        ),
+        (
+            "[federation.overrides]\n\"a.org\" = \"a.org:8448\"",
+            "federation.overrides.a.org: `a.org:8448` is not the base URL",
+        ),
+        (
+            "[federation]\nextra_ca_file = \"/nowhere\"",
+            "federation.extra_ca_file: `/nowhere` is not a file that exists",
+        ),
         ("[http]\nweb_root = \"/nowhere\"", "http.web_root: `/nowhere` is not a folder that exists"),
         ("[access]\nremote_can_publish = \"maybe\"", "access.remote_can_publish: `maybe` is not true or false"),
         ("[log]\nlevel = \"loud\"", "log.level: `loud` is not error, warn"),
@@ -110,11 +166,18 @@ fn wrong_values_say_what_is_expected() {
         ("keys = \"abc\"", "keys: is a section: write [keys]"),
     ];
     for (text, expected) in table {
-        let found = problems(&if text.starts_with('[') { format!("{REQUIRED}{text}") } else { format!("{text}\n{REQUIRED}") });
+        let found =
+            problems(&if text.starts_with('[') { format!("{REQUIRED}{text}") } else { format!("{text}\n{REQUIRED}") });
         assert_eq!(found.len(), 1, "{text}: {found:#?}");
         assert!(found[0].starts_with(expected), "{text}: {found:#?}");
     }
-    for (key, value) in [("server_name", "ex ample"), ("homeserver", "ftp://a"), ("homeserver", "http://a/_matrix/client"), ("public_url", "https://a/?b"), ("public_url", "https://u:p@a")] {
+    for (key, value) in [
+        ("server_name", "ex ample"),
+        ("homeserver", "ftp://a"),
+        ("homeserver", "http://a/_matrix/client"),
+        ("public_url", "https://a/?b"),
+        ("public_url", "https://u:p@a"),
+    ] {
         let text: String = REQUIRED.lines().filter(|l| !l.starts_with(key)).map(|l| format!("{l}\n")).collect();
         let found = problems(&format!("{text}{key} = \"{value}\""));
         assert!(found.len() == 1 && found[0].starts_with(&format!("{key}: `{value}` is not")), "{found:#?}");
@@ -163,9 +226,15 @@ fn the_environment_overrides_the_file() {
 
 #[test]
 fn a_mistake_in_the_environment_names_the_variable() {
-    let found = Folder::new().load(REQUIRED, &[("PARLOUR_HTTP__LISTN", "x"), ("PARLOUR_HTTP__LISTEN", "y")]).unwrap_err().to_string();
+    let found = Folder::new()
+        .load(REQUIRED, &[("PARLOUR_HTTP__LISTN", "x"), ("PARLOUR_HTTP__LISTEN", "y")])
+        .unwrap_err()
+        .to_string();
     assert!(found.contains("http.listen: `y` is not an address with a port, such as 127.0.0.1:8080 or [::]:8080 (set in PARLOUR_HTTP__LISTEN)"), "{found}");
-    assert!(found.contains("http.listn: is not a key; did you mean `http.listen`? (set in PARLOUR_HTTP__LISTN)"), "{found}");
+    assert!(
+        found.contains("http.listn: is not a key; did you mean `http.listen`? (set in PARLOUR_HTTP__LISTN)"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -185,10 +254,15 @@ fn secrets_come_from_the_key_or_from_its_file() {
         assert!(!problems.to_string().contains("short-one") && !problems.to_string().contains(SECRET), "{problems}");
         problems.0[0].to_string()
     };
-    assert!(what(format!("app = {SECRET:?}\napp_file = {file:?}")).starts_with("keys.app_file: both keys.app_file and keys.app are set"));
+    assert!(
+        what(format!("app = {SECRET:?}\napp_file = {file:?}"))
+            .starts_with("keys.app_file: both keys.app_file and keys.app are set")
+    );
     assert!(what(format!("app_file = {empty:?}")).contains("is empty; write the secret into it"));
     assert!(what("app_file = \"/nowhere/secret\"".into()).contains("cannot read /nowhere/secret"));
-    assert!(what("app = \"short-one\"".into()).starts_with("keys.app: the secret has 9 characters and needs at least 32"));
+    assert!(
+        what("app = \"short-one\"".into()).starts_with("keys.app: the secret has 9 characters and needs at least 32")
+    );
     assert!(what(format!("app = \"{}\"", "changeme".repeat(5))).contains("can be guessed"));
     assert!(what("app = [\"a\"]".into()).starts_with("keys.app: expected a text"));
 }
@@ -223,10 +297,19 @@ fn a_key_is_generated_once_and_kept_private() {
 
 #[test]
 fn server_patterns_match_whole_labels() {
-    let config = load(&format!("{REQUIRED}[federation]\nallow = [\"*\"]\ndeny = [\"evil.org\", \"*.bad.net\"]")).unwrap();
+    let config =
+        load(&format!("{REQUIRED}[federation]\nallow = [\"*\"]\ndeny = [\"evil.org\", \"*.bad.net\"]")).unwrap();
     for (server, allowed) in [
-        ("good.org", true), ("evil.org", false), ("EVIL.org", false), ("evil.org:8448", false), ("not-evil.org", true), ("a.bad.net", false),
-        ("a.b.BAD.net:8448", false), ("bad.net", true), ("xbad.net", true), ("example.org", true),
+        ("good.org", true),
+        ("evil.org", false),
+        ("EVIL.org", false),
+        ("evil.org:8448", false),
+        ("not-evil.org", true),
+        ("a.bad.net", false),
+        ("a.b.BAD.net:8448", false),
+        ("bad.net", true),
+        ("xbad.net", true),
+        ("example.org", true),
     ] {
         assert_eq!(config.is_allowed(server), allowed, "{server}");
     }

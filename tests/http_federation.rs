@@ -33,7 +33,10 @@ impl Foreign {
         let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
         let issuer = Issuer::new(authority, authority_key);
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let certificate = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])
+            .unwrap()
+            .signed_by(&key, &issuer)
+            .unwrap();
         let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -53,7 +56,9 @@ impl Foreign {
                 tokio::spawn(async move {
                     if let Ok(stream) = acceptor.accept(stream).await {
                         let service = TowerToHyperService::new(router);
-                        let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                        let _ = hyper::server::conn::http1::Builder::new()
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await;
                     }
                 });
             }
@@ -69,7 +74,11 @@ impl Foreign {
 
     /// A server that trusts the authority and may connect to loopback.
     async fn server(&self, more: &str) -> Server {
-        Server::with_config(&format!("[federation]\nallow_private = [\"127.0.0.0/8\", \"::1\"]\nextra_ca_file = {:?}\n{more}", self.authority.path())).await
+        Server::with_config(&format!(
+            "[federation]\nallow_private = [\"127.0.0.0/8\", \"::1\"]\nextra_ca_file = {:?}\n{more}",
+            self.authority.path()
+        ))
+        .await
     }
 
     fn requests(&self) -> usize {
@@ -101,7 +110,8 @@ async fn a_foreign_user_may_listen_in_what_exists() {
         assert_eq!(response.status(), 404);
         assert!(response.text().await.unwrap().contains("requested room does not exist"));
     }
-    let (_, answer) = server.post_json("/sfu/get", &request(&foreign.name(), &format!("sub:@bob:{}", foreign.name()))).await;
+    let (_, answer) =
+        server.post_json("/sfu/get", &request(&foreign.name(), &format!("sub:@bob:{}", foreign.name()))).await;
     assert_eq!(server.post_json("/sfu/get", &request("example.org", "sub:@alice:example.org")).await.0, 200);
     let validate = format!("/rtc/validate?access_token={}", answer["jwt"].as_str().unwrap());
     assert_eq!(server.get(&validate).await.status(), 200, "once a local user has started the call");
@@ -119,7 +129,8 @@ async fn policy_decides_what_other_servers_may() {
     assert_eq!((status, can_publish(&answer)), (200, json!(true)));
     assert!(!open.has_room(ALIAS).await);
 
-    let family = foreign.server(&format!("[access]\nlocal_servers = [\"example.org\", \"{}\"]\n", foreign.name())).await;
+    let family =
+        foreign.server(&format!("[access]\nlocal_servers = [\"example.org\", \"{}\"]\n", foreign.name())).await;
     let (status, answer) = family.post_json("/sfu/get", &body).await;
     assert_eq!((status, can_publish(&answer)), (200, json!(true)));
     assert!(family.has_room(ALIAS).await);
@@ -128,7 +139,11 @@ async fn policy_decides_what_other_servers_may() {
     for policy in ["deny = [\"localhost\"]\n", "allow = []\n", "allow = [\"*.localhost\"]\n"] {
         let closed = foreign.server(policy).await;
         assert_eq!(closed.post_json("/sfu/get", &body).await.0, 401, "{policy}");
-        assert_eq!(closed.post_json("/sfu/get", &request("example.org", "sub:@a:example.org")).await.0, 200, "{policy}");
+        assert_eq!(
+            closed.post_json("/sfu/get", &request("example.org", "sub:@a:example.org")).await.0,
+            200,
+            "{policy}"
+        );
     }
     assert_eq!(foreign.requests(), asked, "a denied server is not even asked");
 }
@@ -138,20 +153,38 @@ async fn private_addresses_are_not_connected_to() {
     let foreign = Foreign::start().await;
     let server = Server::with_config(&format!("[federation]\nextra_ca_file = {:?}\n", foreign.authority.path())).await;
     let port = foreign.port;
-    for name in [format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}"), format!("[::ffff:127.0.0.1]:{port}"), format!("127.1:{port}"), format!("2130706433:{port}"), format!("0x7f000001:{port}")] {
+    for name in [
+        format!("localhost:{port}"),
+        format!("127.0.0.1:{port}"),
+        format!("[::1]:{port}"),
+        format!("[::ffff:127.0.0.1]:{port}"),
+        format!("127.1:{port}"),
+        format!("2130706433:{port}"),
+        format!("0x7f000001:{port}"),
+    ] {
         let (status, answer) = server.post_json("/sfu/get", &request(&name, &format!("sub:@bob:{name}"))).await;
         assert_eq!((status, answer["errcode"].as_str()), (401, Some("M_UNAUTHORIZED")), "{name}");
     }
     assert_eq!(foreign.connections.load(Ordering::SeqCst), 0);
-    assert!(server.counted("parlour_openid_verifications_total{result=\"address-denied\"} 4"), "{}", server.metrics.render());
+    assert!(
+        server.counted("parlour_openid_verifications_total{result=\"address-denied\"} 4"),
+        "{}",
+        server.metrics.render()
+    );
 }
 
 #[tokio::test]
 async fn nobody_vouches_for_users_of_others() {
     let foreign = Foreign::start().await;
     let server = foreign.server("").await;
-    for user in ["@alice:example.org", "@alice:localhost", "@alice:LOCALHOST:1", &format!("@alice:Localhost:{}", foreign.port)] {
-        assert_eq!(server.post_json("/sfu/get", &request(&foreign.name(), &format!("sub:{user}"))).await.0, 401, "{user}");
+    for user in
+        ["@alice:example.org", "@alice:localhost", "@alice:LOCALHOST:1", &format!("@alice:Localhost:{}", foreign.port)]
+    {
+        assert_eq!(
+            server.post_json("/sfu/get", &request(&foreign.name(), &format!("sub:{user}"))).await.0,
+            401,
+            "{user}"
+        );
     }
     assert_eq!(foreign.requests(), 4, "each was asked about and refused");
 }
@@ -166,7 +199,11 @@ async fn a_certificate_nobody_trusts_is_refused() {
     let connections = foreign.connections.load(Ordering::SeqCst);
     assert!(connections > 0);
     assert_eq!(server.post_json("/sfu/get", &body).await.0, 401);
-    assert_eq!(foreign.connections.load(Ordering::SeqCst), connections, "a server in trouble is left alone for a while");
+    assert_eq!(
+        foreign.connections.load(Ordering::SeqCst),
+        connections,
+        "a server in trouble is left alone for a while"
+    );
 }
 
 #[tokio::test]
@@ -205,7 +242,8 @@ async fn a_slow_server_holds_up_nobody() {
 #[tokio::test]
 async fn an_override_replaces_discovery() {
     let other = Homeserver::start().await;
-    let server = Server::with_config(&format!("[federation.overrides]\n\"other.org\" = \"http://{}\"\n", other.address)).await;
+    let server =
+        Server::with_config(&format!("[federation.overrides]\n\"other.org\" = \"http://{}\"\n", other.address)).await;
     assert_eq!(server.post_json("/sfu/get", &request("other.org", "sub:@bob:other.org")).await.0, 200);
     assert_eq!(server.post_json("/sfu/get", &request("other.org", "sub:@bob:example.org")).await.0, 401);
     assert_eq!(other.asked(), 2);

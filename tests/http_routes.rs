@@ -25,7 +25,18 @@ async fn discovery_documents_name_the_service_and_never_a_url() {
 #[tokio::test]
 async fn health_is_told_under_every_prefix() {
     let server = Server::start().await;
-    for path in ["/healthz", "/readyz", "/", "/livekit/jwt/healthz", "/livekit/sfu", "/livekit/sfu/", "/calls/readyz", "/calls", "//", "/calls/livekit/sfu/"] {
+    for path in [
+        "/healthz",
+        "/readyz",
+        "/",
+        "/livekit/jwt/healthz",
+        "/livekit/sfu",
+        "/livekit/sfu/",
+        "/calls/readyz",
+        "/calls",
+        "//",
+        "/calls/livekit/sfu/",
+    ] {
         for method in ["GET", "HEAD"] {
             let response = server.client.request(method.parse().unwrap(), server.url(path)).send().await.unwrap();
             assert_eq!(response.status(), 200, "{method} {path}");

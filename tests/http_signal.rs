@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite;
 
 fn join_request() -> String {
-    let join = proto::JoinRequest { client_info: Some(proto::ClientInfo { sdk: 1, version: "2.23.0".into(), protocol: 17, ..Default::default() }), ..Default::default() };
+    let join = proto::JoinRequest {
+        client_info: Some(proto::ClientInfo { sdk: 1, version: "2.23.0".into(), protocol: 17, ..Default::default() }),
+        ..Default::default()
+    };
     URL_SAFE.encode(proto::WrappedJoinRequest { compression: 0, join_request: join.encode_to_vec() }.encode_to_vec())
 }
 
@@ -71,11 +74,21 @@ async fn every_reason_to_refuse_has_its_status_and_words() {
         }
     }
     // Checks in order: the first that fails answers.
-    refused(&server, "/rtc/v1", &format!("access_token={}", with("sub", json!(""))), 400, "identity cannot be empty").await;
-    refused(&server, "/rtc/v1", &format!("access_token={}", with("video.room", json!("nowhere"))), 404, "requested room does not exist").await;
+    refused(&server, "/rtc/v1", &format!("access_token={}", with("sub", json!(""))), 400, "identity cannot be empty")
+        .await;
+    refused(
+        &server,
+        "/rtc/v1",
+        &format!("access_token={}", with("video.room", json!("nowhere"))),
+        404,
+        "requested room does not exist",
+    )
+    .await;
 
     refused(&server, "/rtc/v1", &format!("access_token={good}"), 400, "join_request is required").await;
-    let wrapped = |compression, join_request| URL_SAFE.encode(proto::WrappedJoinRequest { compression, join_request }.encode_to_vec());
+    let wrapped = |compression, join_request| {
+        URL_SAFE.encode(proto::WrappedJoinRequest { compression, join_request }.encode_to_vec())
+    };
     for (encoded, words) in [
         ("%24%24".to_owned(), "cannot base64 decode wrapped join request"),
         (URL_SAFE.encode([0xff; 20]), "cannot unmarshal wrapped join request"),
@@ -109,13 +122,16 @@ async fn both_dialects_are_let_in_with_header_or_query() {
         format!("/calls/rtc?access_token={token}"),
     ] {
         let mut socket = server.connect(&path).await.unwrap();
-        let proto::signal_response::Message::Join(join) = first_message(&mut socket).await else { panic!("the first message is join") };
+        let proto::signal_response::Message::Join(join) = first_message(&mut socket).await else {
+            panic!("the first message is join")
+        };
         assert_eq!(join.participant.unwrap().identity, "me");
     }
     let bearer = format!("Bearer {token}");
     assert!(server.connect_with("/rtc", Some(&bearer)).await.is_ok());
     // The header wins, and must be right when it is there.
-    let (status, body) = server.connect_with(&format!("/rtc?access_token={token}"), Some("Basic abc")).await.unwrap_err();
+    let (status, body) =
+        server.connect_with(&format!("/rtc?access_token={token}"), Some("Basic abc")).await.unwrap_err();
     assert_eq!((status, body.as_str()), (401, "invalid authorization header. Must start with Bearer "));
 }
 
@@ -161,10 +177,15 @@ async fn a_request_line_of_thirty_kilobytes_is_read_and_one_of_a_megabyte_is_not
     server.create_room("room", 0).await;
     let offer = |size: u64| {
         let sdp: String = (0..size).map(|n| char::from(b'a' + (n * 7919 % 26) as u8)).collect();
-        let join = proto::JoinRequest { publisher_offer: Some(proto::SessionDescription { sdp, ..Default::default() }), ..Default::default() };
-        URL_SAFE.encode(proto::WrappedJoinRequest { compression: 0, join_request: join.encode_to_vec() }.encode_to_vec())
+        let join = proto::JoinRequest {
+            publisher_offer: Some(proto::SessionDescription { sdp, ..Default::default() }),
+            ..Default::default()
+        };
+        URL_SAFE
+            .encode(proto::WrappedJoinRequest { compression: 0, join_request: join.encode_to_vec() }.encode_to_vec())
     };
-    let path = |size: u64| format!("/rtc/v1?access_token={}&join_request={}", server.join_token("me", "room"), offer(size));
+    let path =
+        |size: u64| format!("/rtc/v1?access_token={}&join_request={}", server.join_token("me", "room"), offer(size));
     assert!(path(22_000).len() > 29_000);
     assert!(server.connect(&path(22_000)).await.is_ok());
 
@@ -189,7 +210,8 @@ async fn attempts_are_limited_per_address() {
     assert_eq!(response.status(), 429);
     assert!(response.headers().contains_key("retry-after"));
     assert_eq!(server.connect("/rtc?access_token=guess").await.unwrap_err().0, 429);
-    let elsewhere = server.client.get(server.url("/rtc/validate")).header("x-forwarded-for", "9.9.9.9").send().await.unwrap();
+    let elsewhere =
+        server.client.get(server.url("/rtc/validate")).header("x-forwarded-for", "9.9.9.9").send().await.unwrap();
     assert_eq!(elsewhere.status(), 401);
 }
 
@@ -237,7 +259,14 @@ async fn nonsense_disturbs_nobody() {
     let path = format!("/rtc?access_token={}", server.join_token("me", "room"));
     let mut bystander = server.connect(&path).await.unwrap();
     first_message(&mut bystander).await;
-    for query in ["%00", "access_token=%ff%fe", "access_token=a.b.c&access_token=d", "&&&===", "join_request=%", "reconnect=yes&sid=%F0%9F%92%A9&protocol=99999999999999"] {
+    for query in [
+        "%00",
+        "access_token=%ff%fe",
+        "access_token=a.b.c&access_token=d",
+        "&&&===",
+        "join_request=%",
+        "reconnect=yes&sid=%F0%9F%92%A9&protocol=99999999999999",
+    ] {
         assert_eq!(server.get(&format!("/rtc/v1/validate?{query}")).await.status(), 401, "{query}");
     }
     for bytes in [&b"\0\0\0"[..], b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00"] {

@@ -48,7 +48,14 @@ async fn a_local_user_gets_a_publishing_token_and_a_room() {
     assert_eq!(claims["exp"].as_u64().unwrap() - claims["nbf"].as_u64().unwrap(), 3600);
     let video = &claims["video"];
     assert_eq!(video["room"], ALIAS);
-    for (grant, expected) in [("roomJoin", true), ("roomCreate", false), ("canPublish", true), ("canSubscribe", true), ("canUpdateOwnMetadata", false), ("hidden", false)] {
+    for (grant, expected) in [
+        ("roomJoin", true),
+        ("roomCreate", false),
+        ("canPublish", true),
+        ("canSubscribe", true),
+        ("canUpdateOwnMetadata", false),
+        ("hidden", false),
+    ] {
         assert_eq!(video[grant], expected, "{grant}");
     }
     assert!(server.has_room(ALIAS).await);
@@ -57,7 +64,10 @@ async fn a_local_user_gets_a_publishing_token_and_a_room() {
     assert_eq!(status, 200, "{answer}");
     let claims = payload(answer["jwt"].as_str().unwrap());
     assert_eq!(claims["video"]["room"], ALIAS, "both forms lead to one room");
-    assert_eq!(claims["sub"], parlour::matrix::identity::device_member_identity("@alice:example.org", "DEVICE123", "memberABC"));
+    assert_eq!(
+        claims["sub"],
+        parlour::matrix::identity::device_member_identity("@alice:example.org", "DEVICE123", "memberABC")
+    );
 }
 
 #[tokio::test]
@@ -82,7 +92,13 @@ async fn malformed_requests_are_told_what_is_wrong() {
         ("/sfu/get", sfu_get(), "/device_id", Some(json!("8448:X")), "`device_id` cannot be used"),
         ("/sfu/get", sfu_get(), "/openid_token", None, "`openid_token` is missing"),
         ("/sfu/get", sfu_get(), "/openid_token/access_token", None, "`openid_token.access_token` is missing"),
-        ("/sfu/get", sfu_get(), "/openid_token/matrix_server_name", Some(json!("")), "`openid_token.matrix_server_name` is missing"),
+        (
+            "/sfu/get",
+            sfu_get(),
+            "/openid_token/matrix_server_name",
+            Some(json!("")),
+            "`openid_token.matrix_server_name` is missing",
+        ),
         ("/sfu/get", sfu_get(), "/delay_id", Some(json!("d")), "`delay_timeout` is missing"),
         ("/sfu/get", sfu_get(), "/delay_timeout", Some(json!(1000)), "`delay_id` is missing"),
         ("/get_token", get_token(), "/room_id", None, "`room_id` is missing"),
@@ -90,7 +106,13 @@ async fn malformed_requests_are_told_what_is_wrong() {
         ("/get_token", get_token(), "/member", None, "`member` is missing"),
         ("/get_token", get_token(), "/member/id", None, "`member.id` is missing"),
         ("/get_token", get_token(), "/member/claimed_user_id", None, "`member.claimed_user_id` is missing"),
-        ("/get_token", get_token(), "/member/claimed_device_id", Some(Value::Null), "`member.claimed_device_id` is missing"),
+        (
+            "/get_token",
+            get_token(),
+            "/member/claimed_device_id",
+            Some(Value::Null),
+            "`member.claimed_device_id` is missing",
+        ),
         ("/get_token", get_token(), "/delay_timeout", Some(json!(1000)), "`delay_id` is missing"),
     ] {
         let body = changed(base, pointer, value);
@@ -111,7 +133,14 @@ async fn malformed_requests_are_told_what_is_wrong() {
 #[tokio::test]
 async fn unknown_fields_and_empty_delays_are_ignored() {
     let server = Server::start().await;
-    for (pointer, value) in [("/future", json!({"a": 1})), ("/openid_token/future", json!([])), ("/delay_id", json!("")), ("/delay_timeout", json!(0)), ("/delay_id", Value::Null), ("/delay_cs_api_url", json!("https://a"))] {
+    for (pointer, value) in [
+        ("/future", json!({"a": 1})),
+        ("/openid_token/future", json!([])),
+        ("/delay_id", json!("")),
+        ("/delay_timeout", json!(0)),
+        ("/delay_id", Value::Null),
+        ("/delay_cs_api_url", json!("https://a")),
+    ] {
         let (status, answer) = server.post_json("/sfu/get", &changed(sfu_get(), pointer, Some(value))).await;
         assert_eq!(status, 200, "{pointer}: {answer}");
     }
@@ -162,7 +191,11 @@ async fn whoever_cannot_be_verified_hears_the_same_words() {
     ] {
         let (status, answer) = server.post_json(path, &body).await;
         assert_eq!(status, 401, "{what}: {answer}");
-        assert_eq!(answer, json!({"errcode": "M_UNAUTHORIZED", "error": "The request could not be authorised."}), "{what}");
+        assert_eq!(
+            answer,
+            json!({"errcode": "M_UNAUTHORIZED", "error": "The request could not be authorised."}),
+            "{what}"
+        );
     }
     assert!(!server.has_room(ALIAS).await, "no room for anybody who is not known");
 }
@@ -189,7 +222,15 @@ async fn verdicts_are_remembered_for_a_moment() {
 #[tokio::test]
 async fn every_answer_has_cors_headers_and_a_number() {
     let server = Server::start().await;
-    for path in ["/sfu/get", "/get_token", "/delegate_delayed_leave", "/rtc/v1/validate", "/healthz", "/nowhere", "/livekit/jwt/sfu/get"] {
+    for path in [
+        "/sfu/get",
+        "/get_token",
+        "/delegate_delayed_leave",
+        "/rtc/v1/validate",
+        "/healthz",
+        "/nowhere",
+        "/livekit/jwt/sfu/get",
+    ] {
         for method in ["OPTIONS", "GET", "POST", "PUT", "HEAD", "DELETE"] {
             let response = server.client.request(method.parse().unwrap(), server.url(path)).send().await.unwrap();
             let headers = response.headers();
@@ -205,7 +246,13 @@ async fn every_answer_has_cors_headers_and_a_number() {
             }
         }
     }
-    let asked = server.client.request(reqwest::Method::OPTIONS, server.url("/rtc/validate")).header("access-control-request-headers", "x-new").send().await.unwrap();
+    let asked = server
+        .client
+        .request(reqwest::Method::OPTIONS, server.url("/rtc/validate"))
+        .header("access-control-request-headers", "x-new")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(asked.headers()["access-control-allow-headers"], "x-new");
 
     for path in ["/sfu/get", "/get_token"] {
@@ -234,7 +281,14 @@ async fn too_large_and_too_many_are_refused() {
     assert!((1..=20_000).contains(&answer["retry_after_ms"].as_u64().unwrap()), "{answer}");
 
     // The limit is the client's, not the proxy's.
-    let other = server.client.post(server.url("/sfu/get")).header("x-forwarded-for", "9.9.9.9").body(sfu_get().to_string()).send().await.unwrap();
+    let other = server
+        .client
+        .post(server.url("/sfu/get"))
+        .header("x-forwarded-for", "9.9.9.9")
+        .body(sfu_get().to_string())
+        .send()
+        .await
+        .unwrap();
     assert_eq!(other.status(), 200);
 }
 

@@ -53,26 +53,39 @@ fn read(file: &Path) -> Result<BTreeMap<String, Secret>, Problem> {
     let failed = |what: String| problem("keys", format!("{}: {what}", file.display()));
     let mode = fs::metadata(file).map_err(|e| failed(e.to_string()))?.permissions().mode();
     if mode & 0o007 != 0 {
-        return Err(failed(format!("everybody on this machine can read it (mode {:o}); run `chmod 600` on it", mode & 0o777)));
+        return Err(failed(format!(
+            "everybody on this machine can read it (mode {:o}); run `chmod 600` on it",
+            mode & 0o777
+        )));
     }
     let text = Zeroizing::new(fs::read_to_string(file).map_err(|e| failed(e.to_string()))?);
-    let table: BTreeMap<String, String> = toml::from_str(&text).map_err(|e| failed(format!("expected lines like name = \"secret\": {}", e.message())))?;
-    table
-        .into_iter()
-        .map(|(name, secret)| Ok((name, Secret::new(secret).map_err(failed)?)))
-        .collect()
+    let table: BTreeMap<String, String> =
+        toml::from_str(&text).map_err(|e| failed(format!("expected lines like name = \"secret\": {}", e.message())))?;
+    table.into_iter().map(|(name, secret)| Ok((name, Secret::new(secret).map_err(failed)?))).collect()
 }
 
 fn generate(folder: &Path) -> Result<Keys, Problem> {
     let file = folder.join(FILE);
     let failed = |what: &str, e: std::io::Error| {
-        problem("data_dir", format!("cannot {what}: {e}; create the folder for the user that runs Parlour, or set data_dir to another one"))
+        problem(
+            "data_dir",
+            format!(
+                "cannot {what}: {e}; create the folder for the user that runs Parlour, or set data_dir to another one"
+            ),
+        )
     };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| failed(&format!("create {}", folder.display()), e))?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|e| failed(&format!("create {}", folder.display()), e))?;
 
     let name = format!("API{}", random(NAME_LENGTH));
     let secret = Zeroizing::new(random(SECRET_LENGTH));
-    let text = Zeroizing::new(format!("# Signs access tokens. Made by Parlour at its first start.\n{name} = \"{}\"\n", *secret));
+    let text = Zeroizing::new(format!(
+        "# Signs access tokens. Made by Parlour at its first start.\n{name} = \"{}\"\n",
+        *secret
+    ));
     OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -27,7 +27,9 @@ impl Secret {
         }
         let variety = text.chars().collect::<std::collections::BTreeSet<char>>().len();
         if variety < Secret::LEAST_VARIETY {
-            return Err("the secret repeats a few characters and can be guessed; make one with `openssl rand -hex 32`".into());
+            return Err(
+                "the secret repeats a few characters and can be guessed; make one with `openssl rand -hex 32`".into()
+            );
         }
         Ok(Secret(text))
     }

@@ -31,9 +31,11 @@ pub struct Source {
 impl Source {
     pub fn open(file: &Path, variables: impl Iterator<Item = (String, String)>) -> Result<Source, Problems> {
         let unreadable = |what: String| Problem { key: String::new(), place: None, what };
-        let text = fs::read_to_string(file).map_err(|e| unreadable(format!("cannot read {}: {e}; give the path with --config", file.display())))?;
+        let text = fs::read_to_string(file)
+            .map_err(|e| unreadable(format!("cannot read {}: {e}; give the path with --config", file.display())))?;
         let figment = Figment::from(Toml::string(&text)).merge(environment(variables));
-        let root = figment.extract::<Dict>().map_err(|e| unreadable(format!("{} is not TOML: {}", file.display(), e.kind)))?;
+        let root =
+            figment.extract::<Dict>().map_err(|e| unreadable(format!("{} is not TOML: {}", file.display(), e.kind)))?;
         Ok(Source { file: file.to_owned(), figment, root, known: Vec::new(), free: Vec::new(), problems: Vec::new() })
     }
 
@@ -88,7 +90,10 @@ impl Source {
                     Err(format!("both {path} and {key}.{bare} are set; keep one of them"))
                 }
                 Some(bare) => read_secret(value).map(|secret| (bare.to_owned(), secret)),
-                None => scalar(value).ok_or_else(|| "expected a text".to_owned()).and_then(Secret::new).map(|secret| (name.clone(), secret)),
+                None => scalar(value)
+                    .ok_or_else(|| "expected a text".to_owned())
+                    .and_then(Secret::new)
+                    .map(|secret| (name.clone(), secret)),
             };
             match found {
                 Ok((name, secret)) => drop(secrets.insert(name, secret)),
@@ -138,7 +143,11 @@ impl Source {
                 entries.into_iter().collect()
             }
             Some(other) => {
-                let problem = Problem { key: key.to_owned(), place: self.place(&other), what: format!("is a section: write [{key}] and below it name = \"value\"") };
+                let problem = Problem {
+                    key: key.to_owned(),
+                    place: self.place(&other),
+                    what: format!("is a section: write [{key}] and below it name = \"value\""),
+                };
                 self.problems.push(problem);
                 BTreeMap::new()
             }
@@ -195,7 +204,11 @@ fn scalar(value: &Value) -> Option<String> {
         Value::Bool(_, value) => Some(value.to_string()),
         Value::Num(_, number) => match number.to_f64() {
             Some(fraction) => Some(fraction.to_string()),
-            None => Some(number.to_i128().map_or_else(|| number.to_u128_lossy().unwrap_or_default().to_string(), |n| n.to_string())),
+            None => Some(
+                number
+                    .to_i128()
+                    .map_or_else(|| number.to_u128_lossy().unwrap_or_default().to_string(), |n| n.to_string()),
+            ),
         },
         Value::Char(_, c) => Some(c.to_string()),
         Value::Empty(..) | Value::Dict(..) | Value::Array(..) => None,

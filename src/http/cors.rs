@@ -3,8 +3,8 @@
 
 use axum::extract::Request;
 use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
@@ -15,7 +15,8 @@ use super::request_id;
 const METHODS: HeaderValue = HeaderValue::from_static("OPTIONS, HEAD, GET, POST, PATCH, DELETE");
 
 /// What Matrix clients may send; a preflight that asks for others gets those.
-const HEADERS: HeaderValue = HeaderValue::from_static("Accept, Authorization, Content-Type, Content-Length, Accept-Encoding, X-CSRF-Token");
+const HEADERS: HeaderValue =
+    HeaderValue::from_static("Accept, Authorization, Content-Type, Content-Length, Accept-Encoding, X-CSRF-Token");
 
 /// Seconds: a day, the longest any browser keeps it.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("86400");

@@ -33,7 +33,11 @@ impl MatrixError {
     pub fn limited(retry_after: Duration) -> MatrixError {
         MatrixError {
             retry_after: Some(retry_after),
-            ..MatrixError::new(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", "Too many requests from your address; try again later.")
+            ..MatrixError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "M_LIMIT_EXCEEDED",
+                "Too many requests from your address; try again later.",
+            )
         }
     }
 }

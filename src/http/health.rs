@@ -18,7 +18,8 @@ const WORKER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// `OK`, by which LiveKit clients see that they are online; for a browser the web demo, when there is one.
 pub async fn root(State(app): State<Arc<App>>, headers: HeaderMap, request: Request) -> Response {
-    let wants_page = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/html"));
+    let wants_page =
+        headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/html"));
     match &app.config.http.web_root {
         Some(folder) if wants_page && request.method() == Method::GET => {
             match ServeFile::new(folder.join("index.html")).try_call(request).await {

@@ -28,7 +28,9 @@ const LONGEST_CLIENT_NAME: usize = 64;
 /// Browsers pad, others do not; JS translates to the URL alphabet, others might not.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true),
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
 );
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -110,7 +112,8 @@ fn from_query(query: &Query, claims: Claims) -> Result<JoinRequest, JoinRequestE
 fn from_protobuf(join: proto::JoinRequest, claims: Claims) -> Result<JoinRequest, JoinRequestError> {
     let client = join.client_info.unwrap_or_default();
     let sdk = client.sdk().as_str_name().to_ascii_lowercase();
-    let settings = join.connection_settings.unwrap_or(proto::ConnectionSettings { auto_subscribe: true, ..Default::default() });
+    let settings =
+        join.connection_settings.unwrap_or(proto::ConnectionSettings { auto_subscribe: true, ..Default::default() });
     let request = JoinRequest {
         protocol: client.protocol,
         client_protocol: client.client_protocol,
@@ -151,7 +154,11 @@ fn from_claims(dialect: Dialect, claims: Claims) -> JoinRequest {
 }
 
 /// What the client sets about itself wins over the token, if the token allows it.
-fn with_own_metadata(mut request: JoinRequest, metadata: String, attributes: BTreeMap<String, String>) -> Result<JoinRequest, JoinRequestError> {
+fn with_own_metadata(
+    mut request: JoinRequest,
+    metadata: String,
+    attributes: BTreeMap<String, String>,
+) -> Result<JoinRequest, JoinRequestError> {
     if metadata.is_empty() && attributes.is_empty() {
         return Ok(request);
     }
@@ -228,9 +235,24 @@ mod tests {
 
     fn join() -> proto::JoinRequest {
         proto::JoinRequest {
-            client_info: Some(proto::ClientInfo { sdk: 1, version: "2.23.0".into(), protocol: 17, client_protocol: 2, ..Default::default() }),
-            connection_settings: Some(proto::ConnectionSettings { auto_subscribe: true, adaptive_stream: true, ..Default::default() }),
-            publisher_offer: Some(proto::SessionDescription { r#type: "offer".into(), sdp: "v=0 ~~~???>>>".repeat(50), id: 7, ..Default::default() }),
+            client_info: Some(proto::ClientInfo {
+                sdk: 1,
+                version: "2.23.0".into(),
+                protocol: 17,
+                client_protocol: 2,
+                ..Default::default()
+            }),
+            connection_settings: Some(proto::ConnectionSettings {
+                auto_subscribe: true,
+                adaptive_stream: true,
+                ..Default::default()
+            }),
+            publisher_offer: Some(proto::SessionDescription {
+                r#type: "offer".into(),
+                sdp: "v=0 ~~~???>>>".repeat(50),
+                id: 7,
+                ..Default::default()
+            }),
             ..Default::default()
         }
     }
@@ -258,7 +280,13 @@ mod tests {
         for bytes in [wrapped(0, join().encode_to_vec()), wrapped(1, gzip(&join().encode_to_vec()))] {
             let plus_as_is = STANDARD.encode(&bytes);
             let escaped = plus_as_is.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
-            for text in [URL_SAFE.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes), plus_as_is, escaped, STANDARD_NO_PAD.encode(&bytes)] {
+            for text in [
+                URL_SAFE.encode(&bytes),
+                URL_SAFE_NO_PAD.encode(&bytes),
+                plus_as_is,
+                escaped,
+                STANDARD_NO_PAD.encode(&bytes),
+            ] {
                 let request = parse(&format!("access_token=x&join_request={text}")).unwrap();
                 assert_eq!(request.dialect, Dialect::V1);
                 assert_eq!((request.client.as_str(), request.protocol, request.client_protocol), ("js 2.23.0", 17, 2));
@@ -280,13 +308,18 @@ mod tests {
         assert_eq!(failure(&URL_SAFE.encode(wrapped(9, join().encode_to_vec()))), JoinRequestError::NotProtobuf);
         let bomb = gzip(&vec![0; 50 * LARGEST_JOIN_REQUEST]);
         assert_eq!(failure(&URL_SAFE.encode(wrapped(1, bomb))), JoinRequestError::TooLarge);
-        assert_eq!(failure(&URL_SAFE.encode(wrapped(0, vec![0; LARGEST_JOIN_REQUEST + 1]))), JoinRequestError::TooLarge);
+        assert_eq!(
+            failure(&URL_SAFE.encode(wrapped(0, vec![0; LARGEST_JOIN_REQUEST + 1]))),
+            JoinRequestError::TooLarge
+        );
     }
 
     #[test]
     fn the_query_of_v0_is_read() {
         let v0 = |query: &str| join_request(&Query::parse(query), claims(true), false).unwrap();
-        let request = v0("protocol=13&client_protocol=1&sdk=android&version=2.1\n&adaptive_stream=1&auto_subscribe=0&reconnect=true&sid=PA_x&attributes=eyJhIjoiYiJ9");
+        let request = v0(
+            "protocol=13&client_protocol=1&sdk=android&version=2.1\n&adaptive_stream=1&auto_subscribe=0&reconnect=true&sid=PA_x&attributes=eyJhIjoiYiJ9",
+        );
         assert_eq!(request.dialect, Dialect::V0);
         assert_eq!((request.client.as_str(), request.protocol, request.client_protocol), ("android 2.1", 13, 1));
         assert!(!request.auto_subscribe && request.adaptive_stream);

@@ -66,7 +66,9 @@ impl Refusal {
         match self {
             Refusal::AuthorizationHeader | Refusal::Token(_) | Refusal::NoPermission => StatusCode::UNAUTHORIZED,
             Refusal::JoinRequest(JoinRequestError::MetadataNotAllowed) => StatusCode::UNAUTHORIZED,
-            Refusal::NoIdentity | Refusal::NoRoom | Refusal::NameTooLong | Refusal::JoinRequest(_) => StatusCode::BAD_REQUEST,
+            Refusal::NoIdentity | Refusal::NoRoom | Refusal::NameTooLong | Refusal::JoinRequest(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Refusal::RoomMissing => StatusCode::NOT_FOUND,
             Refusal::RoomFull | Refusal::ServerFull | Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::WorkerGone => StatusCode::INTERNAL_SERVER_ERROR,
@@ -113,19 +115,43 @@ impl From<JoinRefused> for Refusal {
     }
 }
 
-pub async fn v0(app: State<Arc<App>>, client: Extension<ClientAddress>, id: Extension<RequestId>, uri: Uri, headers: HeaderMap, upgrade: Upgrade) -> Response {
+pub async fn v0(
+    app: State<Arc<App>>,
+    client: Extension<ClientAddress>,
+    id: Extension<RequestId>,
+    uri: Uri,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Response {
     connect(app.0, client.0, id.0, uri, headers, upgrade, false).await
 }
 
-pub async fn v1(app: State<Arc<App>>, client: Extension<ClientAddress>, id: Extension<RequestId>, uri: Uri, headers: HeaderMap, upgrade: Upgrade) -> Response {
+pub async fn v1(
+    app: State<Arc<App>>,
+    client: Extension<ClientAddress>,
+    id: Extension<RequestId>,
+    uri: Uri,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Response {
     connect(app.0, client.0, id.0, uri, headers, upgrade, true).await
 }
 
-pub async fn v0_validate(app: State<Arc<App>>, client: Extension<ClientAddress>, uri: Uri, headers: HeaderMap) -> Response {
+pub async fn v0_validate(
+    app: State<Arc<App>>,
+    client: Extension<ClientAddress>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     validate(app.0, client.0, uri, headers, false).await
 }
 
-pub async fn v1_validate(app: State<Arc<App>>, client: Extension<ClientAddress>, uri: Uri, headers: HeaderMap) -> Response {
+pub async fn v1_validate(
+    app: State<Arc<App>>,
+    client: Extension<ClientAddress>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     validate(app.0, client.0, uri, headers, true).await
 }
 
@@ -139,7 +165,15 @@ async fn validate(app: Arc<App>, client: ClientAddress, uri: Uri, headers: Heade
     }
 }
 
-async fn connect(app: Arc<App>, client: ClientAddress, id: RequestId, uri: Uri, headers: HeaderMap, upgrade: Upgrade, only_v1: bool) -> Response {
+async fn connect(
+    app: Arc<App>,
+    client: ClientAddress,
+    id: RequestId,
+    uri: Uri,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+    only_v1: bool,
+) -> Response {
     let checked = check(&app, client, &uri, &headers, only_v1, false).await;
     let (request, upgrade) = match (checked, upgrade) {
         (Ok(request), Ok(upgrade)) => (request, upgrade),
@@ -171,7 +205,14 @@ fn refuse(app: &App, refusal: Refusal) -> Response {
 }
 
 /// All that can be said before joining.
-async fn check(app: &App, client: ClientAddress, uri: &Uri, headers: &HeaderMap, only_v1: bool, validating: bool) -> Result<JoinRequest, Refusal> {
+async fn check(
+    app: &App,
+    client: ClientAddress,
+    uri: &Uri,
+    headers: &HeaderMap,
+    only_v1: bool,
+    validating: bool,
+) -> Result<JoinRequest, Refusal> {
     app.joins.check(client.0).map_err(|wait| Refusal::TooOften(wait.as_secs() + 1))?;
     let query = Query::parse(uri.query().unwrap_or_default());
     let claims = authorised(app, &query, headers)?;
@@ -192,7 +233,9 @@ async fn check(app: &App, client: ClientAddress, uri: &Uri, headers: &HeaderMap,
 
 fn authorised(app: &App, query: &Query, headers: &HeaderMap) -> Result<Claims, Refusal> {
     let token = match headers.get(AUTHORIZATION) {
-        Some(value) => value.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")).ok_or(Refusal::AuthorizationHeader)?,
+        Some(value) => {
+            value.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")).ok_or(Refusal::AuthorizationHeader)?
+        }
         None => query.get("access_token"),
     };
     if token.is_empty() {

@@ -82,8 +82,14 @@ pub async fn run(socket: WebSocket, stream: SignalStream, metrics: Arc<Metrics>)
     metrics.signal_connections.dec();
 }
 
-async fn receive(source: &mut SplitStream<WebSocket>, requests: mpsc::Sender<Request>, speaks_text: &AtomicBool, metrics: &Metrics) -> End {
-    let pace: DefaultDirectRateLimiter = RateLimiter::direct(Quota::per_second(MESSAGES_PER_SECOND).allow_burst(MESSAGES_AT_ONCE));
+async fn receive(
+    source: &mut SplitStream<WebSocket>,
+    requests: mpsc::Sender<Request>,
+    speaks_text: &AtomicBool,
+    metrics: &Metrics,
+) -> End {
+    let pace: DefaultDirectRateLimiter =
+        RateLimiter::direct(Quota::per_second(MESSAGES_PER_SECOND).allow_burst(MESSAGES_AT_ONCE));
     loop {
         let message = match timeout(SILENCE, source.next()).await {
             Err(_) => return End::Close { code: code::GOING_AWAY, why: "the client is silent" },
@@ -117,7 +123,11 @@ async fn receive(source: &mut SplitStream<WebSocket>, requests: mpsc::Sender<Req
     }
 }
 
-async fn send(sink: &mut SplitSink<WebSocket, Message>, mut responses: mpsc::Receiver<Outgoing>, speaks_text: &AtomicBool) -> End {
+async fn send(
+    sink: &mut SplitSink<WebSocket, Message>,
+    mut responses: mpsc::Receiver<Outgoing>,
+    speaks_text: &AtomicBool,
+) -> End {
     let mut ping = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut has_left = false;
@@ -285,12 +295,20 @@ mod tests {
         let mut padded = large.clone();
         // An unknown field of 300 kB: field 1000, length-delimited.
         prost::encoding::bytes::encode(1000, &vec![0u8; 300_000], &mut padded);
-        for frame in [Frame::binary(vec![0xff; 8]), Frame::binary(vec![]), Frame::text("{"), Frame::text("[]"), Frame::binary(padded)] {
+        for frame in [
+            Frame::binary(vec![0xff; 8]),
+            Frame::binary(vec![]),
+            Frame::text("{"),
+            Frame::text("[]"),
+            Frame::binary(padded),
+        ] {
             client.send(frame).await.unwrap();
         }
         // With an SDP it may be that large.
         let sdp = "x".repeat(300_000);
-        let offer = proto::SignalRequest { message: Some(Request::Offer(proto::SessionDescription { sdp, ..Default::default() })) };
+        let offer = proto::SignalRequest {
+            message: Some(Request::Offer(proto::SessionDescription { sdp, ..Default::default() })),
+        };
         client.send(Frame::binary(offer.encode_to_vec())).await.unwrap();
         assert!(matches!(worker.requests.recv().await, Some(Request::Offer(_))), "the first that makes sense");
         assert_eq!(worker.metrics.signal_dropped.with_label_values(&["malformed"]).get(), 4);
@@ -310,7 +328,11 @@ mod tests {
         for (what, last, expected) in [
             ("left", vec![leave(), Outgoing::Close(1000)], 1000),
             ("closed without leave", vec![Outgoing::Close(1000)], 1011),
-            ("leave was not the last word", vec![leave(), Outgoing::Message(Box::new(pong(1))), Outgoing::Close(1000)], 1011),
+            (
+                "leave was not the last word",
+                vec![leave(), Outgoing::Message(Box::new(pong(1))), Outgoing::Close(1000)],
+                1011,
+            ),
             ("resume elsewhere", vec![Outgoing::Close(1001)], 1001),
             ("worker gone", vec![], 1011),
         ] {

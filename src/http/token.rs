@@ -90,14 +90,21 @@ pub async fn sfu_get(State(app): State<Arc<App>>, Extension(client): Extension<C
         let token = request.openid_token.ok_or_else(|| missing("openid_token"))?;
         refuse_delegation(&request.delay)?;
         let caller = verified(&app, token).await?;
-        let identity = device_identity(&caller.user_id, &device_id)
-            .ok_or_else(|| MatrixError::bad_json("`device_id` cannot be used: it is too long, or reads like the port of a server name."))?;
+        let identity = device_identity(&caller.user_id, &device_id).ok_or_else(|| {
+            MatrixError::bad_json(
+                "`device_id` cannot be used: it is too long, or reads like the port of a server name.",
+            )
+        })?;
         grant(&app, &caller, &identity, &room_alias(&room, CALL_SLOT)).await
     };
     finish(&app, "sfu_get", outcome.await)
 }
 
-pub async fn get_token(State(app): State<Arc<App>>, Extension(client): Extension<ClientAddress>, body: Body) -> Response {
+pub async fn get_token(
+    State(app): State<Arc<App>>,
+    Extension(client): Extension<ClientAddress>,
+    body: Body,
+) -> Response {
     let outcome = async {
         let request: GetToken = read(&app, client, body).await?;
         let room_id = required(request.room_id, "room_id")?;
@@ -120,7 +127,11 @@ pub async fn get_token(State(app): State<Arc<App>>, Extension(client): Extension
 
 /// Clients probe this route, and any status but 404 makes them leave the end of their membership to us for an hour.
 pub async fn delegate_delayed_leave() -> MatrixError {
-    MatrixError::new(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", "This server does not take over delayed leave events; restart them yourself.")
+    MatrixError::new(
+        StatusCode::NOT_FOUND,
+        "M_UNRECOGNIZED",
+        "This server does not take over delayed leave events; restart them yourself.",
+    )
 }
 
 pub async fn method_not_allowed() -> MatrixError {
@@ -130,17 +141,39 @@ pub async fn method_not_allowed() -> MatrixError {
 async fn read<T: DeserializeOwned>(app: &App, client: ClientAddress, body: Body) -> Result<T, MatrixError> {
     app.tokens.check(client.0).map_err(MatrixError::limited)?;
     if app.is_draining() {
-        return Err(MatrixError::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", "The server is shutting down; try again in a moment."));
+        return Err(MatrixError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "M_UNKNOWN",
+            "The server is shutting down; try again in a moment.",
+        ));
     }
     let bytes = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, LARGEST_BODY)).await;
     let bytes = match bytes {
         Ok(Ok(bytes)) => bytes,
-        Ok(Err(_)) => return Err(MatrixError::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", "The request body is larger than 1 MiB or broke off.")),
-        Err(_) => return Err(MatrixError::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The request body did not arrive in time.")),
+        Ok(Err(_)) => {
+            return Err(MatrixError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "M_TOO_LARGE",
+                "The request body is larger than 1 MiB or broke off.",
+            ));
+        }
+        Err(_) => {
+            return Err(MatrixError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "M_UNKNOWN",
+                "The request body did not arrive in time.",
+            ));
+        }
     };
     serde_json::from_slice(&bytes).map_err(|e| match e.classify() {
-        serde_json::error::Category::Data => MatrixError::bad_json(format!("A field of the request body has the wrong type: {e}.")),
-        _ => MatrixError::new(StatusCode::BAD_REQUEST, "M_NOT_JSON", format!("Error reading request: the body is not JSON: {e}.")),
+        serde_json::error::Category::Data => {
+            MatrixError::bad_json(format!("A field of the request body has the wrong type: {e}."))
+        }
+        _ => MatrixError::new(
+            StatusCode::BAD_REQUEST,
+            "M_NOT_JSON",
+            format!("Error reading request: the body is not JSON: {e}."),
+        ),
     })
 }
 
@@ -163,7 +196,9 @@ fn refuse_delegation(delay: &Delay) -> Result<(), MatrixError> {
     let timeout = delay.delay_timeout.is_some_and(|timeout| timeout != 0);
     match (id, timeout) {
         (false, false) => Ok(()),
-        (true, true) => Err(MatrixError::bad_json("This server does not take over delayed leave events; send the request without `delay_id` and `delay_timeout`.")),
+        (true, true) => Err(MatrixError::bad_json(
+            "This server does not take over delayed leave events; send the request without `delay_id` and `delay_timeout`.",
+        )),
         (true, false) => Err(missing("delay_timeout")),
         (false, true) => Err(missing("delay_id")),
     }
@@ -171,7 +206,8 @@ fn refuse_delegation(delay: &Delay) -> Result<(), MatrixError> {
 
 async fn verified(app: &App, token: OpenIdToken) -> Result<Caller, MatrixError> {
     let server = required(token.matrix_server_name, "openid_token.matrix_server_name")?;
-    let access_token = token.access_token.filter(|token| !token.is_empty()).ok_or_else(|| missing("openid_token.access_token"))?;
+    let access_token =
+        token.access_token.filter(|token| !token.is_empty()).ok_or_else(|| missing("openid_token.access_token"))?;
     let started = Instant::now();
     let verdict = app.openid.user(&server, &access_token).await;
     app.metrics.openid_seconds.observe(started.elapsed().as_secs_f64());
@@ -193,11 +229,11 @@ async fn verified(app: &App, token: OpenIdToken) -> Result<Caller, MatrixError> 
 
 async fn grant(app: &App, caller: &Caller, identity: &str, alias: &str) -> Result<Response, MatrixError> {
     if caller.is_local {
-        let options = RoomOptions { max_participants: app.config.limits.participants_per_room, ..RoomOptions::default() };
-        app.node
-            .create_room(alias.to_owned(), options)
-            .await
-            .map_err(|_| MatrixError::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Unable to create room on SFU"))?;
+        let options =
+            RoomOptions { max_participants: app.config.limits.participants_per_room, ..RoomOptions::default() };
+        app.node.create_room(alias.to_owned(), options).await.ok().flatten().ok_or_else(|| {
+            MatrixError::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Unable to create room on SFU")
+        })?;
     }
     let can_publish = caller.is_local || app.config.access.remote_can_publish;
     let claims = Claims::for_room(identity, alias, can_publish, unix_seconds(), TOKEN_VALIDITY_S);

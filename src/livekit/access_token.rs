@@ -388,18 +388,34 @@ mod tests {
         let invalid = TokenError::Invalid;
         let table = [
             ("good", hs256(good.clone()), None),
-            ("second key", signed(json!({"alg": "HS256"}), with("iss", json!("second")), SECRET), Some(invalid(InvalidReason::Signature))),
+            (
+                "second key",
+                signed(json!({"alg": "HS256"}), with("iss", json!("second")), SECRET),
+                Some(invalid(InvalidReason::Signature)),
+            ),
             ("empty", String::new(), Some(TokenError::Malformed)),
             ("no dots", "abc".into(), Some(TokenError::Malformed)),
             ("not base64", "a.b.c".into(), Some(TokenError::Malformed)),
             ("four parts", format!("{}.x", hs256(good.clone())), Some(TokenError::Malformed)),
             ("unknown key", hs256(with("iss", json!("third"))), Some(TokenError::UnknownKey)),
             ("no key", hs256(with("iss", json!(""))), Some(TokenError::UnknownKey)),
-            ("other secret", signed(json!({"alg": "HS256"}), good.clone(), "x"), Some(invalid(InvalidReason::Signature))),
+            (
+                "other secret",
+                signed(json!({"alg": "HS256"}), good.clone(), "x"),
+                Some(invalid(InvalidReason::Signature)),
+            ),
             ("flipped signature", flipped, Some(invalid(InvalidReason::Signature))),
             ("alg none", signed(json!({"alg": "none"}), good.clone(), SECRET), Some(TokenError::Malformed)),
-            ("alg HS384", signed(json!({"alg": "HS384"}), good.clone(), SECRET), Some(invalid(InvalidReason::Algorithm))),
-            ("alg RS256", signed(json!({"alg": "RS256"}), good.clone(), SECRET), Some(invalid(InvalidReason::Algorithm))),
+            (
+                "alg HS384",
+                signed(json!({"alg": "HS384"}), good.clone(), SECRET),
+                Some(invalid(InvalidReason::Algorithm)),
+            ),
+            (
+                "alg RS256",
+                signed(json!({"alg": "RS256"}), good.clone(), SECRET),
+                Some(invalid(InvalidReason::Algorithm)),
+            ),
             ("no exp", hs256(without_exp), Some(invalid(InvalidReason::NoExpiry))),
             ("exp null", hs256(with("exp", Value::Null)), Some(invalid(InvalidReason::NoExpiry))),
             ("exp text", hs256(with("exp", json!("1900000000"))), Some(invalid(InvalidReason::Claims))),

@@ -1,19 +1,11 @@
-//! What a LiveKit client says when it connects, once the token is checked: made by `http`, consumed by [`Session`](super::Session).
+//! What a LiveKit client says when it connects, once the token is checked: made by `http`, consumed by [`Signalling::join`](super::Signalling::join).
 
 use std::collections::BTreeMap;
 
 use livekit_protocol as proto;
 
+use super::Dialect;
 use crate::sfu::Permissions;
-
-/// The two signalling dialects in the field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// `/rtc`: two peer connections, the server offers the downstream one.
-    V0,
-    /// `/rtc/v1` (or a `join_request` on `/rtc`): one peer connection, the client always offers.
-    V1,
-}
 
 /// A checked request to join a room.
 #[derive(Debug, Clone)]
@@ -46,6 +38,11 @@ pub struct JoinRequest {
     pub publisher_offer: Option<proto::SessionDescription>,
     pub sync_state: Option<proto::SyncState>,
 }
+
+/// One WebSocket. Not the participant: a resumed session goes on with a new socket, and what arrives late on the old one
+/// must reach nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId(pub u64);
 
 /// What goes to the client's WebSocket.
 #[derive(Debug, Clone)]

@@ -11,22 +11,22 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 /// IPv4 networks that are not the public Internet (IANA special-purpose registry), and two public-looking addresses at
 /// which clouds serve machine credentials.
 const DENIED_V4: &[(Ipv4Addr, u8)] = &[
-    (Ipv4Addr::new(0, 0, 0, 0), 8),          // this network
-    (Ipv4Addr::new(10, 0, 0, 0), 8),         // private
-    (Ipv4Addr::new(100, 64, 0, 0), 10),      // carrier-grade NAT; Alibaba's metadata at 100.100.100.200
-    (Ipv4Addr::new(127, 0, 0, 0), 8),        // loopback
-    (Ipv4Addr::new(168, 63, 129, 16), 32),   // Azure's host service
-    (Ipv4Addr::new(169, 254, 0, 0), 16),     // link-local, where most clouds serve metadata
-    (Ipv4Addr::new(172, 16, 0, 0), 12),      // private
-    (Ipv4Addr::new(192, 0, 0, 0), 24),       // protocol assignments
-    (Ipv4Addr::new(192, 0, 2, 0), 24),       // documentation
-    (Ipv4Addr::new(192, 88, 99, 0), 24),     // 6to4 relays
-    (Ipv4Addr::new(192, 168, 0, 0), 16),     // private
-    (Ipv4Addr::new(198, 18, 0, 0), 15),      // benchmarking
-    (Ipv4Addr::new(198, 51, 100, 0), 24),    // documentation
-    (Ipv4Addr::new(203, 0, 113, 0), 24),     // documentation
-    (Ipv4Addr::new(224, 0, 0, 0), 4),        // multicast
-    (Ipv4Addr::new(240, 0, 0, 0), 4),        // reserved, broadcast
+    (Ipv4Addr::new(0, 0, 0, 0), 8),        // this network
+    (Ipv4Addr::new(10, 0, 0, 0), 8),       // private
+    (Ipv4Addr::new(100, 64, 0, 0), 10),    // carrier-grade NAT; Alibaba's metadata at 100.100.100.200
+    (Ipv4Addr::new(127, 0, 0, 0), 8),      // loopback
+    (Ipv4Addr::new(168, 63, 129, 16), 32), // Azure's host service
+    (Ipv4Addr::new(169, 254, 0, 0), 16),   // link-local, where most clouds serve metadata
+    (Ipv4Addr::new(172, 16, 0, 0), 12),    // private
+    (Ipv4Addr::new(192, 0, 0, 0), 24),     // protocol assignments
+    (Ipv4Addr::new(192, 0, 2, 0), 24),     // documentation
+    (Ipv4Addr::new(192, 88, 99, 0), 24),   // 6to4 relays
+    (Ipv4Addr::new(192, 168, 0, 0), 16),   // private
+    (Ipv4Addr::new(198, 18, 0, 0), 15),    // benchmarking
+    (Ipv4Addr::new(198, 51, 100, 0), 24),  // documentation
+    (Ipv4Addr::new(203, 0, 113, 0), 24),   // documentation
+    (Ipv4Addr::new(224, 0, 0, 0), 4),      // multicast
+    (Ipv4Addr::new(240, 0, 0, 0), 4),      // reserved, broadcast
 ];
 
 /// All that IANA has given out as global unicast. What is outside is loopback, unique-local, link-local, multicast,
@@ -35,10 +35,10 @@ const GLOBAL_V6: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3
 
 /// Exceptions inside [`GLOBAL_V6`].
 const DENIED_V6: &[(Ipv6Addr, u8)] = &[
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),      // protocol assignments: Teredo, benchmarking, ORCHID
-    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),  // documentation
-    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),      // 6to4: carries an IPv4 address
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),      // documentation
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments: Teredo, benchmarking, ORCHID
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16), // 6to4: carries an IPv4 address
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
 #[derive(Debug, Clone, Default)]
@@ -80,11 +80,28 @@ mod tests {
 
     /// The same rules as prose has them, read bit by bit: first match wins.
     const REFERENCE: &[(&str, bool)] = &[
-        ("0.0.0.0/8", false), ("10.0.0.0/8", false), ("100.64.0.0/10", false), ("127.0.0.0/8", false), ("168.63.129.16/32", false),
-        ("169.254.0.0/16", false), ("172.16.0.0/12", false), ("192.0.0.0/24", false), ("192.0.2.0/24", false), ("192.88.99.0/24", false),
-        ("192.168.0.0/16", false), ("198.18.0.0/15", false), ("198.51.100.0/24", false), ("203.0.113.0/24", false), ("224.0.0.0/3", false),
+        ("0.0.0.0/8", false),
+        ("10.0.0.0/8", false),
+        ("100.64.0.0/10", false),
+        ("127.0.0.0/8", false),
+        ("168.63.129.16/32", false),
+        ("169.254.0.0/16", false),
+        ("172.16.0.0/12", false),
+        ("192.0.0.0/24", false),
+        ("192.0.2.0/24", false),
+        ("192.88.99.0/24", false),
+        ("192.168.0.0/16", false),
+        ("198.18.0.0/15", false),
+        ("198.51.100.0/24", false),
+        ("203.0.113.0/24", false),
+        ("224.0.0.0/3", false),
         ("0.0.0.0/0", true),
-        ("2001:0::/23", false), ("2001:db8::/32", false), ("2002::/16", false), ("3fff::/20", false), ("2000::/3", true), ("::/0", false),
+        ("2001:0::/23", false),
+        ("2001:db8::/32", false),
+        ("2002::/16", false),
+        ("3fff::/20", false),
+        ("2000::/3", true),
+        ("::/0", false),
     ];
 
     fn bits(address: IpAddr) -> String {
@@ -106,7 +123,8 @@ mod tests {
             .find(|(net, _)| {
                 let (network, length) = net.split_once('/').unwrap();
                 let network: IpAddr = network.parse().unwrap();
-                network.is_ipv4() == address.is_ipv4() && bits(address).starts_with(&bits(network)[..length.parse().unwrap()])
+                network.is_ipv4() == address.is_ipv4()
+                    && bits(address).starts_with(&bits(network)[..length.parse().unwrap()])
             })
             .unwrap();
         *verdict
@@ -116,14 +134,45 @@ mod tests {
     fn known_addresses() {
         let guard = AddressGuard::default();
         for (address, allowed) in [
-            ("1.1.1.1", true), ("8.8.8.8", true), ("172.15.255.255", true), ("172.32.0.0", true), ("100.63.255.255", true), ("168.63.129.17", true),
-            ("2606:4700::1111", true), ("2a00:1450::1", true), ("2001:200::1", true),
-            ("127.0.0.1", false), ("127.255.255.254", false), ("0.0.0.0", false), ("10.1.2.3", false), ("172.31.255.255", false), ("192.168.1.1", false),
-            ("169.254.169.254", false), ("100.100.100.200", false), ("168.63.129.16", false), ("255.255.255.255", false), ("239.1.1.1", false),
-            ("::", false), ("::1", false), ("fe80::1", false), ("fec0::1", false), ("fc00::1", false), ("fd00:ec2::254", false), ("ff02::1", false),
-            ("::ffff:127.0.0.1", false), ("::ffff:10.0.0.1", false), ("::ffff:1.1.1.1", true),
-            ("::127.0.0.1", false), ("::ffff:0:127.0.0.1", false), ("64:ff9b::7f00:1", false), ("64:ff9b:1::1", false), ("2002:7f00:1::1", false),
-            ("2001::1", false), ("2001:db8::1", false), ("3fff::1", false), ("4000::1", false),
+            ("1.1.1.1", true),
+            ("8.8.8.8", true),
+            ("172.15.255.255", true),
+            ("172.32.0.0", true),
+            ("100.63.255.255", true),
+            ("168.63.129.17", true),
+            ("2606:4700::1111", true),
+            ("2a00:1450::1", true),
+            ("2001:200::1", true),
+            ("127.0.0.1", false),
+            ("127.255.255.254", false),
+            ("0.0.0.0", false),
+            ("10.1.2.3", false),
+            ("172.31.255.255", false),
+            ("192.168.1.1", false),
+            ("169.254.169.254", false),
+            ("100.100.100.200", false),
+            ("168.63.129.16", false),
+            ("255.255.255.255", false),
+            ("239.1.1.1", false),
+            ("::", false),
+            ("::1", false),
+            ("fe80::1", false),
+            ("fec0::1", false),
+            ("fc00::1", false),
+            ("fd00:ec2::254", false),
+            ("ff02::1", false),
+            ("::ffff:127.0.0.1", false),
+            ("::ffff:10.0.0.1", false),
+            ("::ffff:1.1.1.1", true),
+            ("::127.0.0.1", false),
+            ("::ffff:0:127.0.0.1", false),
+            ("64:ff9b::7f00:1", false),
+            ("64:ff9b:1::1", false),
+            ("2002:7f00:1::1", false),
+            ("2001::1", false),
+            ("2001:db8::1", false),
+            ("3fff::1", false),
+            ("4000::1", false),
         ] {
             assert_eq!(guard.allows(address.parse().unwrap()), allowed, "{address}");
         }
@@ -133,8 +182,14 @@ mod tests {
     fn an_opened_network_is_allowed_and_nothing_beside_it() {
         let guard = AddressGuard::new(vec!["10.1.0.0/16".parse().unwrap(), "fd00:1::/32".parse().unwrap()]);
         for (address, allowed) in [
-            ("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("10.2.0.1", false), ("127.0.0.1", false), ("fd00:1::5", true), ("fd00:2::5", false),
-            ("64:ff9b::a01:203", false), ("2002:a01:203::1", false),
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("10.2.0.1", false),
+            ("127.0.0.1", false),
+            ("fd00:1::5", true),
+            ("fd00:2::5", false),
+            ("64:ff9b::a01:203", false),
+            ("2002:a01:203::1", false),
         ] {
             assert_eq!(guard.allows(address.parse().unwrap()), allowed, "{address}");
         }
@@ -146,12 +201,20 @@ mod tests {
             let net: IpNet = REFERENCE[rule].0.parse().unwrap();
             match net {
                 IpNet::V4(net) => {
-                    let base = if end { net.broadcast().to_bits().wrapping_add(offset) } else { net.network().to_bits().wrapping_sub(offset) };
+                    let base = if end {
+                        net.broadcast().to_bits().wrapping_add(offset)
+                    } else {
+                        net.network().to_bits().wrapping_sub(offset)
+                    };
                     let inside = net.network().to_bits() | (noise as u32 & net.hostmask().to_bits());
                     IpAddr::V4(Ipv4Addr::from(if offset == 3 { inside } else { base }))
                 }
                 IpNet::V6(net) => {
-                    let base = if end { net.broadcast().to_bits().wrapping_add(offset.into()) } else { net.network().to_bits().wrapping_sub(offset.into()) };
+                    let base = if end {
+                        net.broadcast().to_bits().wrapping_add(offset.into())
+                    } else {
+                        net.network().to_bits().wrapping_sub(offset.into())
+                    };
                     let inside = net.network().to_bits() | (noise & net.hostmask().to_bits());
                     IpAddr::V6(Ipv6Addr::from(if offset == 3 { inside } else { base }))
                 }

@@ -238,17 +238,27 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let client = GuardedClient::new(AddressGuard::default(), None).unwrap();
-        for host in [Host::Address("127.0.0.1".parse().unwrap()), Host::Address("::ffff:127.0.0.1".parse().unwrap()), Host::Name("localhost".into())] {
+        for host in [
+            Host::Address("127.0.0.1".parse().unwrap()),
+            Host::Address("::ffff:127.0.0.1".parse().unwrap()),
+            Host::Name("localhost".into()),
+        ] {
             assert_eq!(client.get(&endpoint(host, port), "/").await.unwrap_err(), FetchError::AddressDenied);
         }
         for port in [22, 25, 80] {
-            assert_eq!(client.get(&endpoint(Host::Address("127.0.0.1".parse().unwrap()), port), "/").await.unwrap_err(), FetchError::PortDenied);
+            assert_eq!(
+                client.get(&endpoint(Host::Address("127.0.0.1".parse().unwrap()), port), "/").await.unwrap_err(),
+                FetchError::PortDenied
+            );
         }
         assert!(tokio::time::timeout(Duration::from_millis(50), listener.accept()).await.is_err());
 
         let open = GuardedClient::new(AddressGuard::new(vec!["127.0.0.0/8".parse().unwrap()]), None).unwrap();
         let accepted = tokio::spawn(async move { listener.accept().await.is_ok() });
-        assert_eq!(open.get(&endpoint(Host::Name("localhost".into()), port), "/").await.unwrap_err(), FetchError::Unreachable);
+        assert_eq!(
+            open.get(&endpoint(Host::Name("localhost".into()), port), "/").await.unwrap_err(),
+            FetchError::Unreachable
+        );
         assert!(accepted.await.unwrap(), "an opened network is connected to");
     }
 }

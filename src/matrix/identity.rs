@@ -22,9 +22,9 @@ pub fn room_alias(room_id: &str, slot_id: &str) -> String {
 /// is made up such that another user's identity comes out: `@a:hs` with the device `8448:X` would be `@a:hs:8448` with `X`.
 pub fn device_identity(user_id: &str, device_id: &str) -> Option<String> {
     let identity = format!("{user_id}:{device_id}");
-    let ambiguous = device_id
-        .match_indices(':')
-        .any(|(at, _)| ruma_identifiers_validation::user_id::validate(&format!("{user_id}:{}", &device_id[..at])).is_ok());
+    let ambiguous = device_id.match_indices(':').any(|(at, _)| {
+        ruma_identifiers_validation::user_id::validate(&format!("{user_id}:{}", &device_id[..at])).is_ok()
+    });
     (!ambiguous && identity.len() <= LONGEST_IDENTITY).then_some(identity)
 }
 
@@ -61,7 +61,10 @@ mod tests {
             assert_eq!(hashed(parts), expected, "{parts:?}");
         }
         assert_eq!(room_alias("!room:example.org", CALL_SLOT), "TK4o8wNCXi5t5936bOvIzE/X3XFc7cgp3jGRDqK0j5E");
-        assert_eq!(device_member_identity("@alice:example.com", "DEVICE123", "memberABC"), "J+T45tGruxc+HrUOqJJlyQSV33m728Cme4+vt8/SWrU");
+        assert_eq!(
+            device_member_identity("@alice:example.com", "DEVICE123", "memberABC"),
+            "J+T45tGruxc+HrUOqJJlyQSV33m728Cme4+vt8/SWrU"
+        );
         assert_eq!(member_identity("@alice:example.com", "memberABC"), "M3VnsLXrkbxIDINXO64u8PZzFyD9ZYFiQULR2dshWYs");
     }
 

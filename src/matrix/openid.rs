@@ -133,7 +133,8 @@ impl OpenId {
         if let Some(verdict) = self.verdicts.lock().expect("no panic while held").get(&key, Instant::now()) {
             return verdict;
         }
-        let verdict = tokio::time::timeout(DEADLINE, self.ask(server, token)).await.unwrap_or(Err(FetchError::Timeout.into()));
+        let verdict =
+            tokio::time::timeout(DEADLINE, self.ask(server, token)).await.unwrap_or(Err(FetchError::Timeout.into()));
         let lifetime = match verdict {
             Ok(_) => VERIFIED_LIFETIME,
             Err(OpenIdError::UnknownToken | OpenIdError::WrongServer) => REFUSED_LIFETIME,
@@ -145,7 +146,10 @@ impl OpenId {
     }
 
     async fn ask(&self, server: &str, token: &str) -> Result<String, OpenIdError> {
-        let path = format!("/_matrix/federation/v1/openid/userinfo?access_token={}", utf8_percent_encode(token, NON_ALPHANUMERIC));
+        let path = format!(
+            "/_matrix/federation/v1/openid/userinfo?access_token={}",
+            utf8_percent_encode(token, NON_ALPHANUMERIC)
+        );
         let answer = match self.configured_url(server) {
             Some(base) => self.ask_configured(base, &path).await?,
             None => self.ask_foreign(server, &path).await?,
@@ -174,7 +178,9 @@ impl OpenId {
     }
 
     async fn ask_foreign(&self, server: &str, path: &str) -> Result<Answer, OpenIdError> {
-        if let Some(failure) = self.failures.lock().expect("no panic while held").get(&server.to_owned(), Instant::now()) {
+        if let Some(failure) =
+            self.failures.lock().expect("no panic while held").get(&server.to_owned(), Instant::now())
+        {
             return Err(failure);
         }
         let _turn = Turn::take(&self.per_server, server).ok_or(OpenIdError::Busy)?;
@@ -186,7 +192,12 @@ impl OpenId {
         if let Err(failure) = answer
             && failure.is_servers_fault()
         {
-            self.failures.lock().expect("no panic while held").insert(server.to_owned(), failure, Instant::now(), SERVER_FAILURE_LIFETIME);
+            self.failures.lock().expect("no panic while held").insert(
+                server.to_owned(),
+                failure,
+                Instant::now(),
+                SERVER_FAILURE_LIFETIME,
+            );
         }
         answer
     }

@@ -87,7 +87,11 @@ impl ServerDiscovery {
         for service in ["_matrix-fed._tcp", "_matrix._tcp"] {
             let targets = self.client.srv(&format!("{service}.{name}")).await;
             if !targets.is_empty() {
-                return targets.into_iter().take(MOST_TARGETS).map(|(target, port)| endpoint(server, port, Some(target))).collect();
+                return targets
+                    .into_iter()
+                    .take(MOST_TARGETS)
+                    .map(|(target, port)| endpoint(server, port, Some(target)))
+                    .collect();
             }
         }
         vec![endpoint(server, self.federation_port, None)]
@@ -172,7 +176,9 @@ fn lifetime(answer: &Answer) -> Duration {
         let (name, seconds) = directive.trim().split_once('=')?;
         if name.eq_ignore_ascii_case("max-age") { seconds.trim_matches('"').parse().ok() } else { None }
     });
-    max_age.map_or(DELEGATION_LIFETIME, Duration::from_secs).clamp(SHORTEST_DELEGATION_LIFETIME, LONGEST_DELEGATION_LIFETIME)
+    max_age
+        .map_or(DELEGATION_LIFETIME, Duration::from_secs)
+        .clamp(SHORTEST_DELEGATION_LIFETIME, LONGEST_DELEGATION_LIFETIME)
 }
 
 #[cfg(test)]

@@ -23,7 +23,10 @@ pub enum EventKind {
     Offer(Description),
     /// The client must offer again, with this many more receive sections than it has.
     /// Both zero: offer again as it is. Only for [`Negotiation::Single`](super::Negotiation::Single).
-    SectionsRequired { audio: u32, video: u32 },
+    SectionsRequired {
+        audio: u32,
+        video: u32,
+    },
     /// Changed entries only; somebody who fell silent comes with `active: false`.
     SpeakersChanged(Vec<Speaker>),
     /// The first subscriber is bound to this track of the receiver's.
@@ -33,7 +36,10 @@ pub enum EventKind {
     /// The room took down a publication of the receiver's.
     TrackUnpublished(Sid),
     /// A message from the receiver's own data channel, for the front door to route.
-    DataReceived { channel: DataChannel, message: Vec<u8> },
+    DataReceived {
+        channel: DataChannel,
+        message: Vec<u8>,
+    },
     /// The participant is gone. The last event for this id.
     Left(LeaveReason),
     /// How joining went, exactly once for each participant: for the log and the metrics.
