@@ -182,7 +182,7 @@ async fn connect(
         (Err(refusal), _) => return refuse(&app, refusal),
     };
     // One number from the first line of a join to its verdict; the room is a hash, nobody is named.
-    let span = tracing::info_span!("join", id = %id.0, room = %request.room, client = %request.client, dialect = ?request.dialect);
+    let span = tracing::info_span!(parent: None, "join", id = %id.0, room = %request.room, client = %request.client, dialect = ?request.dialect);
     let stream = match app.node.join(request).instrument(span.clone()).await {
         Ok(stream) => stream,
         Err(refused) => return span.in_scope(|| refuse(&app, refused.into())),

@@ -73,7 +73,8 @@ impl World {
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let listener = TcpListener::bind((address, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let documents: HashMap<&'static str, String> = documents.iter().map(|(name, text)| (*name, text.to_string())).collect();
+        let documents: HashMap<&'static str, String> =
+            documents.iter().map(|(name, text)| (*name, text.to_string())).collect();
         let router = Router::new().fallback(answer).with_state((port, Arc::new(documents)));
         tokio::spawn(async move {
             loop {
@@ -82,7 +83,9 @@ impl World {
                 tokio::spawn(async move {
                     if let Ok(stream) = acceptor.accept(stream).await {
                         let service = TowerToHyperService::new(router);
-                        let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                        let _ = hyper::server::conn::http1::Builder::new()
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await;
                     }
                 });
             }
@@ -96,7 +99,12 @@ impl World {
         connection.port = socket.local_addr().unwrap().port();
         tokio::spawn(name_server(socket, self.names.clone()));
         let name_server = NameServerConfig::new(Ipv4Addr::LOCALHOST.into(), true, vec![connection]);
-        let dns = TokioResolver::builder_with_config(ResolverConfig::from_name_servers(vec![name_server]), TokioRuntimeProvider::default()).build().unwrap();
+        let dns = TokioResolver::builder_with_config(
+            ResolverConfig::from_name_servers(vec![name_server]),
+            TokioRuntimeProvider::default(),
+        )
+        .build()
+        .unwrap();
         let guard = AddressGuard::new(vec!["127.0.0.1/32".parse().unwrap()]);
         let client = GuardedClient { dns, tls: guarded_client::tls(Some(self.authority_file.path())).unwrap(), guard };
         ServerDiscovery { https_port, federation_port, ..ServerDiscovery::new(client) }
@@ -119,7 +127,11 @@ async fn name_server(socket: UdpSocket, names: HashMap<String, Vec<RData>>) {
     }
 }
 
-async fn answer(State((port, documents)): State<(u16, Arc<HashMap<&'static str, String>>)>, uri: Uri, headers: HeaderMap) -> Response {
+async fn answer(
+    State((port, documents)): State<(u16, Arc<HashMap<&'static str, String>>)>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let host = headers["host"].to_str().unwrap();
     let name = host.split(':').next().unwrap();
     let here = format!("{name}{uri}");
@@ -142,7 +154,19 @@ async fn reached(discovery: &ServerDiscovery, server: &str) -> Result<String, Fe
 #[tokio::test]
 async fn every_step_of_the_resolution() {
     let mut world = World::new();
-    for name in ["plain.test", "delegating.test", "delegated.test", "srv.test", "old-srv.test", "both.test", "target.test", "to-srv.test", "to-port.test", "to-ip.test", "broken.test"] {
+    for name in [
+        "plain.test",
+        "delegating.test",
+        "delegated.test",
+        "srv.test",
+        "old-srv.test",
+        "both.test",
+        "target.test",
+        "to-srv.test",
+        "to-port.test",
+        "to-ip.test",
+        "broken.test",
+    ] {
         world.address(name);
     }
     let names = ["plain.test", "delegated.test", "srv.test", "old-srv.test", "both.test", "broken.test", "127.0.0.1"];
@@ -152,7 +176,17 @@ async fn every_step_of_the_resolution() {
     let well_known = |to: &str| format!("{{\"m.server\": \"{to}\"}}");
     let https = world
         .server(
-            &["plain.test", "delegating.test", "srv.test", "old-srv.test", "both.test", "to-srv.test", "to-port.test", "to-ip.test", "broken.test"],
+            &[
+                "plain.test",
+                "delegating.test",
+                "srv.test",
+                "old-srv.test",
+                "both.test",
+                "to-srv.test",
+                "to-port.test",
+                "to-ip.test",
+                "broken.test",
+            ],
             &[
                 ("delegating.test/.well-known/matrix/server", &well_known("delegated.test")),
                 ("to-srv.test/.well-known/matrix/server", &well_known("srv.test")),
@@ -188,7 +222,11 @@ async fn every_step_of_the_resolution() {
     }
     assert_eq!(reached(&discovery, "missing.test").await, Err(FetchError::NotFound));
     assert_eq!(reached(&discovery, "delegated.test:99999").await, Err(FetchError::NotFound));
-    assert_eq!(reached(&discovery, &format!("delegating.test:{elsewhere}")).await, Err(FetchError::Unreachable), "no certificate for that name");
+    assert_eq!(
+        reached(&discovery, &format!("delegating.test:{elsewhere}")).await,
+        Err(FetchError::Unreachable),
+        "no certificate for that name"
+    );
 }
 
 #[tokio::test]
@@ -236,7 +274,8 @@ async fn no_step_leads_to_a_denied_address() {
     }
     let delegation = "{\"m.server\": \"hop.test\"}";
     let names = ["hop.test", "srv.test", "inside.test", "delegating.test", "127.0.0.2"];
-    let inside = world.server_at(DENIED, &names, &[("127.0.0.2/doc", delegation), ("inside.test/doc", delegation)]).await;
+    let inside =
+        world.server_at(DENIED, &names, &[("127.0.0.2/doc", delegation), ("inside.test/doc", delegation)]).await;
     let federation = world.server(&["nobody.test"], &[]).await;
     let https = world
         .server(
@@ -249,7 +288,13 @@ async fn no_step_leads_to_a_denied_address() {
         .await;
     world.service("_matrix-fed._tcp.srv.test", 10, inside, "inside-target.test");
     let discovery = world.discovery(https, federation).await;
-    for server in [format!("127.0.0.2:{inside}"), format!("inside.test:{inside}"), "inside.test".into(), "srv.test".into(), "delegating.test".into()] {
+    for server in [
+        format!("127.0.0.2:{inside}"),
+        format!("inside.test:{inside}"),
+        "inside.test".into(),
+        "srv.test".into(),
+        "delegating.test".into(),
+    ] {
         assert_eq!(reached(&discovery, &server).await, Err(FetchError::AddressDenied), "{server}");
     }
     // Had the redirect been followed, the document inside would have been believed.
@@ -259,7 +304,9 @@ async fn no_step_leads_to_a_denied_address() {
     // The same world with that address opened: every one of them is reached, so nothing else was in the way.
     let mut open = world.discovery(https, federation).await;
     open.client.guard = AddressGuard::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    for server in [format!("127.0.0.2:{inside}"), format!("inside.test:{inside}"), "srv.test".into(), "delegating.test".into()] {
+    for server in
+        [format!("127.0.0.2:{inside}"), format!("inside.test:{inside}"), "srv.test".into(), "delegating.test".into()]
+    {
         assert!(reached(&open, &server).await.is_ok(), "{server}");
     }
     assert!(open.delegation(&ServerName::parse("hop.test").unwrap()).await.is_some());
