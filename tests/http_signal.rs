@@ -219,21 +219,30 @@ async fn attempts_are_limited_per_address() {
 async fn leaving_ends_the_session_and_a_shutdown_waits_for_nobody_long() {
     let server = Server::start().await;
     server.create_room("room", 1).await;
-    let path = format!("/rtc?access_token={}", server.join_token("you", "room"));
-    let mut socket = server.connect(&format!("/rtc?access_token={}", server.join_token("me", "room"))).await.unwrap();
-    assert!(server.connect(&path).await.is_err());
-    first_message(&mut socket).await;
-    socket.close(None).await.unwrap();
+    let path = |identity: &str| format!("/rtc?access_token={}", server.join_token(identity, "room"));
+    let mut first = server.connect(&path("me")).await.unwrap();
+    first_message(&mut first).await;
+    assert_eq!(server.connect(&path("another")).await.unwrap_err().0, 503);
+    // A full room has the place for who is in it already; the older session hears that it must leave.
+    let mut second = server.connect(&path("me")).await.expect("its own place");
+    first_message(&mut second).await;
+    loop {
+        if let proto::signal_response::Message::Leave(leave) = first_message(&mut first).await {
+            assert_eq!(leave.reason(), proto::DisconnectReason::DuplicateIdentity);
+            break;
+        }
+    }
+    second.close(None).await.unwrap();
     // The place is free once the worker has seen that the signal is gone.
-    let mut again = server.connect(&path).await;
+    let mut freed = server.connect(&path("another")).await;
     for _ in 0..100 {
-        if again.is_ok() {
+        if freed.is_ok() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
-        again = server.connect(&path).await;
+        freed = server.connect(&path("another")).await;
     }
-    assert!(again.is_ok());
+    assert!(freed.is_ok());
     server.shutdown.cancel();
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(tokio::net::TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
@@ -298,8 +307,10 @@ async fn nonsense_disturbs_nobody() {
     assert_eq!(server.get("/healthz").await.status(), 200);
     use futures_util::SinkExt;
     bystander.send(tungstenite::Message::Ping("still here".into())).await.unwrap();
-    let pong = tungstenite::Message::Pong("still here".into());
-    // Its own greeting comes before.
-    let answered = async { while bystander.next().await.unwrap().unwrap() != pong {} };
-    tokio::time::timeout(Duration::from_secs(5), answered).await.unwrap();
+    loop {
+        let frame = tokio::time::timeout(Duration::from_secs(5), bystander.next()).await.unwrap().unwrap().unwrap();
+        if frame == tungstenite::Message::Pong("still here".into()) {
+            break;
+        }
+    }
 }

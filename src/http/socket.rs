@@ -14,21 +14,14 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use livekit_protocol as proto;
-use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use crate::livekit::Outgoing;
+use crate::livekit::{Outgoing, decode_request, decode_request_text, encode_response, encode_response_text};
 use crate::metrics::Metrics;
 use crate::net::SignalStream;
-
-/// Bytes of one message of a client. An offer of a large meeting has some 5 kB a section.
-pub const LARGEST_MESSAGE: usize = 2 * 1024 * 1024;
-
-/// Bytes of a message that carries no SDP; the largest of these are long lists of tracks.
-const LARGEST_WITHOUT_SDP: usize = 256 * 1024;
 
 /// Keeps proxies from closing an idle connection, which they do after 30 s or more, and shows that the client is there.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -99,20 +92,20 @@ async fn receive(
         };
         pace.until_ready().await;
         let dropped = |reason| metrics.signal_dropped.with_label_values(&[reason]).inc();
-        let size = message_size(&message);
         let request = match message {
-            Message::Binary(bytes) => proto::SignalRequest::decode(bytes).ok(),
+            Message::Binary(bytes) => decode_request(&bytes),
             Message::Text(text) => {
                 speaks_text.store(true, Ordering::Relaxed);
-                serde_json::from_str::<proto::SignalRequest>(&text).ok()
+                decode_request_text(&text)
             }
             // Answered by the WebSocket layer.
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => continue,
         };
-        match request.and_then(|request| request.message) {
-            None => dropped("malformed"),
-            Some(request) if size > LARGEST_WITHOUT_SDP && !carries_sdp(&request) => dropped("too-large"),
-            Some(request) => {
+        match request.map(|request| request.message) {
+            Err(error) => dropped(error.as_str()),
+            // A request newer than we are.
+            Ok(None) => dropped("unknown"),
+            Ok(Some(request)) => {
                 if requests.send(request).await.is_err() {
                     // The worker has let go of this client. What it said last is still on its way through `send`.
                     tokio::time::sleep(SEND_TIMEOUT).await;
@@ -152,12 +145,12 @@ async fn send(
         };
         has_left = matches!(response.message, Some(Response::Leave(_)));
         let message = if speaks_text.load(Ordering::Relaxed) {
-            match serde_json::to_string(&response) {
+            match encode_response_text(&response) {
                 Ok(json) => Message::text(json),
                 Err(_) => continue,
             }
         } else {
-            Message::binary(response.encode_to_vec())
+            Message::binary(encode_response(&response))
         };
         if let Some(end) = deliver(sink, message).await {
             return end;
@@ -193,24 +186,14 @@ fn broken(error: &axum::Error) -> End {
     }
 }
 
-fn message_size(message: &Message) -> usize {
-    match message {
-        Message::Binary(bytes) => bytes.len(),
-        Message::Text(text) => text.len(),
-        _ => 0,
-    }
-}
-
-fn carries_sdp(request: &Request) -> bool {
-    matches!(request, Request::Offer(_) | Request::Answer(_) | Request::SyncState(_))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::livekit::MESSAGE_MAX;
     use axum::Router;
     use axum::extract::WebSocketUpgrade;
     use axum::routing::any;
+    use prost::Message as _;
     use tokio::net::{TcpListener, TcpStream};
     use tokio_tungstenite::tungstenite::Message as Frame;
     use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -236,7 +219,7 @@ mod tests {
             "/",
             any(async move |upgrade: WebSocketUpgrade| {
                 let stream = stream.lock().unwrap().take().unwrap();
-                let upgrade = upgrade.max_message_size(LARGEST_MESSAGE).max_frame_size(LARGEST_MESSAGE);
+                let upgrade = upgrade.max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX);
                 upgrade.on_upgrade(move |socket| run(socket, stream, metrics))
             }),
         );
@@ -318,7 +301,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_beyond_the_limit_ends_the_connection() {
         let (mut client, mut worker) = connected().await;
-        let _ = client.send(Frame::binary(vec![0; LARGEST_MESSAGE + 1])).await;
+        let _ = client.send(Frame::binary(vec![0; MESSAGE_MAX + 1])).await;
         assert_eq!(close_code(&mut client).await, code::TOO_BIG);
         assert_eq!(worker.requests.recv().await, None);
     }
