@@ -142,6 +142,9 @@ pub struct Client {
     /// How many times more sections were asked for.
     pub requirements: Vec<(u32, u32)>,
     pub answers: u32,
+    /// The server's ICE user fragment.
+    pub server_ufrag: String,
+    pub last_offer: Option<String>,
     pub outbox: Vec<Request>,
 }
 
@@ -172,6 +175,8 @@ impl Client {
             left: None,
             requirements: Vec::new(),
             answers: 0,
+            server_ufrag: String::new(),
+            last_offer: None,
             outbox: Vec::new(),
             setup,
         };
@@ -327,7 +332,9 @@ impl Client {
         self.wants_offer = false;
         self.next_offer += 1;
         self.pending = Some((self.next_offer, pending));
-        self.outbox.push(Request::Offer { id: self.next_offer, sdp: as_browsers_write(&offer.to_sdp_string()) });
+        let sdp = as_browsers_write(&offer.to_sdp_string());
+        self.last_offer = Some(sdp.clone());
+        self.outbox.push(Request::Offer { id: self.next_offer, sdp });
     }
 
     fn on_answer(&mut self, now: Instant, answer: Description) {
@@ -374,6 +381,9 @@ impl Client {
     /// What the description says we receive, checked against what the server told before.
     fn read_sections(&mut self, description: &Description) {
         let sdp = SessionDescription::parse(&description.sdp).expect("our own SDP reads");
+        if let Some(ice) = sdp.media.iter().find_map(|s| s.ice.as_ref()) {
+            self.server_ufrag = ice.ufrag.clone();
+        }
         let mut named = BTreeSet::new();
         let mut sections = BTreeMap::new();
         for section in sdp.media.iter().filter(|s| s.direction == SdpDirection::SendOnly) {

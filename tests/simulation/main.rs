@@ -7,6 +7,8 @@
 mod chance;
 mod client;
 mod dual;
+mod hostile;
+mod lifecycle;
 mod loss;
 mod media;
 mod network;

@@ -39,6 +39,8 @@ pub struct Diary {
     pub speakers: Vec<(Instant, Vec<Speaker>)>,
     pub subscribed: Vec<Sid>,
     pub messages: Vec<(DataChannel, Vec<u8>)>,
+    /// Packets that no camera or microphone of ours made.
+    pub unreadable: u32,
     /// How often the SFU asked this client's camera.
     pub keyframe_requests: u32,
     /// How often this client asked the SFU because nothing else helped.
@@ -54,7 +56,13 @@ impl Diary {
         }
         let (vp8, stamp) = match read_video(&packet.payload) {
             Some((numbers, stamp)) => (Some(numbers), stamp),
-            None => (None, read_audio(&packet.payload).expect("payloads arrive untouched")),
+            None => match read_audio(&packet.payload) {
+                Some(stamp) => (None, stamp),
+                None => {
+                    self.unreadable += 1;
+                    return false;
+                }
+            },
         };
         let stream = self.streams.entry((mid, *packet.header.ssrc)).or_default();
         if stream.packets.is_empty() {
