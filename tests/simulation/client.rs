@@ -139,6 +139,8 @@ pub struct Client {
     pub diary: Diary,
     pub verdict: Option<Verdict>,
     pub left: Option<LeaveReason>,
+    /// Its machine is off.
+    pub dead: bool,
     /// How many times more sections were asked for.
     pub requirements: Vec<(u32, u32)>,
     pub answers: u32,
@@ -173,6 +175,7 @@ impl Client {
             diary: Diary::default(),
             verdict: None,
             left: None,
+            dead: false,
             requirements: Vec::new(),
             answers: 0,
             server_ufrag: String::new(),
@@ -412,6 +415,9 @@ impl Client {
 
     pub fn on_event(&mut self, now: Instant, event: EventKind) {
         assert_eq!(self.left, None, "{}: {event:?} after the end", self.name);
+        if self.dead && !matches!(event, EventKind::Left(_) | EventKind::Verdict(_)) {
+            return;
+        }
         match event {
             EventKind::Answer(answer) => self.on_answer(now, answer),
             EventKind::Offer(offer) => self.on_offer(now, offer),

@@ -5,6 +5,7 @@
 //! [`world`] owns the clock, [`client`] behaves as livekit-client does, [`oracle`] judges what arrived.
 
 mod chance;
+mod chaos;
 mod client;
 mod dual;
 mod hostile;

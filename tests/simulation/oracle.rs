@@ -188,9 +188,9 @@ impl Stream {
                 check_numbers(numbers, last[0].vp8.expect("video"), first);
             }
             let last_stamp = before.replace(frame).map(|last| last[0].stamp);
-            // A frame that a change of layer cut short is dropped by decoders: the keyframe that follows needs nothing
-            // of it.
-            let changes = |next: &Vec<&Received>| next[0].stamp.key && next[0].stamp.layer != first.stamp.layer;
+            // A frame that a change of layer or a pause cut short is dropped by decoders: the keyframe that follows needs
+            // nothing of it.
+            let changes = |next: &Vec<&Received>| next[0].stamp.key && next[0].stamp.part == 0;
             if first.stamp.part == 0 && !whole && frames.get(index + 1).is_some_and(changes) {
                 continue;
             }

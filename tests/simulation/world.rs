@@ -147,6 +147,7 @@ impl World {
 
     /// The client's machine dies: nothing goes in or out any more.
     pub fn kill(&mut self, index: usize) {
+        self.clients[index].dead = true;
         self.clients[index].tracks.iter_mut().for_each(|t| t.live = false);
         self.clients[index].publisher.rtc.disconnect();
         if let Some(subscriber) = &mut self.clients[index].subscriber {
