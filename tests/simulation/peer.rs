@@ -19,19 +19,14 @@ pub struct Peer {
     timeout: Instant,
     pub connected: bool,
     pub ice: IceConnectionState,
+    /// Drops what leaves the client and begins with such a byte.
+    pub withhold: Option<fn(u8) -> bool>,
     /// Open data channels by label.
     pub channels: Vec<(String, ChannelId)>,
 }
 
 impl Peer {
-    pub fn new(
-        now: Instant,
-        config: RtcConfig,
-        address: SocketAddr,
-        protocol: Protocol,
-        conditions: Conditions,
-        seed: u64,
-    ) -> Peer {
+    pub fn new(now: Instant, config: RtcConfig, address: SocketAddr, protocol: Protocol, conditions: Conditions, seed: u64) -> Peer {
         let mut rtc = config.set_rtp_mode(true).build(now);
         let candidate = match protocol {
             Protocol::Udp => Candidate::builder().udp().host(address).build(),
@@ -47,6 +42,7 @@ impl Peer {
             timeout: now,
             connected: false,
             ice: IceConnectionState::New,
+            withhold: None,
             channels: Vec::new(),
         }
     }
@@ -74,9 +70,7 @@ impl Peer {
                 Protocol::Udp => RtcProtocol::Udp,
                 Protocol::Tcp => RtcProtocol::Tcp,
             };
-            let Ok(receive) = Receive::new(protocol, packet.source, packet.destination, &packet.bytes) else {
-                continue;
-            };
+            let Ok(receive) = Receive::new(protocol, packet.source, packet.destination, &packet.bytes) else { continue };
             if self.rtc.is_alive() {
                 self.rtc.handle_input(Input::Receive(now, receive)).expect("the client takes what the SFU sends");
                 self.poll(now, events);
@@ -92,7 +86,12 @@ impl Peer {
 
     fn poll(&mut self, now: Instant, events: &mut Vec<Event>) {
         while self.rtc.is_alive() {
-            match self.rtc.poll_output().expect("the client does not break") {
+            // The handshake may run out of time.
+            let Ok(output) = self.rtc.poll_output() else {
+                self.rtc.disconnect();
+                return;
+            };
+            match output {
                 Output::Timeout(at) => {
                     self.timeout = at;
                     return;
@@ -100,9 +99,10 @@ impl Peer {
                 Output::Transmit(t) => {
                     let protocol = if t.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp };
                     assert_eq!(protocol, self.protocol);
-                    let packet =
-                        Packet { protocol, source: t.source, destination: t.destination, bytes: t.contents.into() };
-                    self.uplink.send(now, packet);
+                    let packet = Packet { protocol, source: t.source, destination: t.destination, bytes: t.contents.into() };
+                    if !self.withhold.is_some_and(|withheld| withheld(packet.bytes[0])) {
+                        self.uplink.send(now, packet);
+                    }
                 }
                 Output::Event(event) => {
                     match &event {

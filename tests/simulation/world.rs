@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parlour::sfu::{
-    Event, EventKind, JoinError, JoinOptions, LeaveReason, Limits, Negotiation, Now, ParticipantId, Permissions,
-    RoomOptions, Sfu,
+    AddTrackError, Event, EventKind, JoinError, JoinOptions, LeaveReason, Limits, Negotiation, Now, ParticipantId, Permissions, RoomOptions, Sfu,
 };
 use parlour::transport::{Datagram, Protocol, Settings};
 
@@ -37,8 +36,10 @@ pub struct World {
     digest: DefaultHasher,
     /// Moments at which something happened.
     pub moments: u64,
-    /// Answers that the server refused to give, by client.
-    pub errors: Vec<(usize, String)>,
+    /// Tracks that the server refused, by client.
+    pub errors: Vec<(usize, AddTrackError)>,
+    /// What participants were told that joined by hand, without a client.
+    pub told: BTreeMap<ParticipantId, Vec<EventKind>>,
 }
 
 pub fn server(protocol: Protocol) -> SocketAddr {
@@ -91,6 +92,7 @@ impl World {
             digest: DefaultHasher::new(),
             moments: 0,
             errors: Vec::new(),
+            told: BTreeMap::new(),
         };
         let now = world.clock();
         world.sfu.create_room(now, ROOM, room).expect("room for a room");
@@ -134,12 +136,19 @@ impl World {
         Ok(index)
     }
 
+    /// Somebody with signalling and nothing behind it.
+    pub fn join_by_hand(&mut self, name: &str, negotiation: Negotiation) -> ParticipantId {
+        self.sfu.join(self.clock(), ROOM, options(name, negotiation)).expect("may join")
+    }
+
     pub fn leave(&mut self, index: usize) {
         self.clients[index].outbox.push(Request::Leave);
     }
 
     /// The client's machine dies: nothing goes in or out any more.
     pub fn kill(&mut self, index: usize) {
+        self.clients[index].dead = true;
+        self.clients[index].tracks.iter_mut().for_each(|t| t.live = false);
         self.clients[index].publisher.rtc.disconnect();
         if let Some(subscriber) = &mut self.clients[index].subscriber {
             subscriber.rtc.disconnect();
@@ -169,7 +178,8 @@ impl World {
             }
             match self.next().filter(|at| *at <= end) {
                 Some(at) => {
-                    self.now = self.now.max(at);
+                    assert!(at > self.now, "something is due at {:?} and does not do it", self.elapsed());
+                    self.now = at;
                     self.moments += 1;
                 }
                 None => {
@@ -191,13 +201,7 @@ impl World {
         let mut steps = 0;
         while self.step() {
             steps += 1;
-            let spinning = || {
-                format!(
-                    "{:?}: sfu wants {:?}",
-                    self.elapsed(),
-                    self.sfu.next_timeout().map(|at| at.saturating_duration_since(self.now))
-                )
-            };
+            let spinning = || format!("{:?}: sfu wants {:?}", self.elapsed(), self.sfu.next_timeout().map(|at| at.saturating_duration_since(self.now)));
             assert!(steps < MAX_STEPS_PER_MOMENT, "spins at {}", spinning());
         }
     }
@@ -217,12 +221,8 @@ impl World {
             }
             for packet in arrived {
                 busy = true;
-                let datagram = Datagram {
-                    protocol: packet.protocol,
-                    source: packet.source,
-                    destination: packet.destination,
-                    bytes: &packet.bytes,
-                };
+                let datagram =
+                    Datagram { protocol: packet.protocol, source: packet.source, destination: packet.destination, bytes: &packet.bytes };
                 self.sfu.receive(self.clock(), datagram);
             }
         }
@@ -242,10 +242,7 @@ impl World {
                 destination: transmit.destination,
                 bytes: transmit.bytes,
             };
-            let peers = self
-                .clients
-                .iter_mut()
-                .flat_map(|c| [Some(&mut c.publisher), c.subscriber.as_mut()].into_iter().flatten());
+            let peers = self.clients.iter_mut().flat_map(|c| [Some(&mut c.publisher), c.subscriber.as_mut()].into_iter().flatten());
             if let Some(peer) = peers.into_iter().find(|p| p.address == packet.destination) {
                 peer.downlink.send(self.now, packet);
             }
@@ -258,7 +255,10 @@ impl World {
     }
 
     fn on_event(&mut self, event: Event) {
-        let Some(index) = self.by_id.get(&event.to).copied() else { return };
+        let Some(index) = self.by_id.get(&event.to).copied() else {
+            self.told.entry(event.to).or_default().push(event.kind);
+            return;
+        };
         self.elapsed().hash(&mut self.digest);
         index.hash(&mut self.digest);
         hash_event(&event.kind, &mut self.digest);
@@ -305,7 +305,7 @@ impl World {
                 let cid = track.cid.clone();
                 match self.sfu.add_track(now, id, track) {
                     Ok(info) => self.post(Message::Published(index, cid, info.sid)),
-                    Err(error) => self.errors.push((index, error.to_string())),
+                    Err(error) => self.errors.push((index, error)),
                 }
             }
             Request::Offer { id: offer, sdp } => self.sfu.offer(now, id, offer, &sdp),
