@@ -248,6 +248,27 @@ async fn leaving_ends_the_session_and_a_shutdown_waits_for_nobody_long() {
     assert!(tokio::net::TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
 }
 
+/// tungstenite, and so every native LiveKit SDK, takes nothing but this one word.
+#[tokio::test]
+async fn the_upgrade_says_upgrade_and_nothing_else() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = Server::start().await;
+    server.create_room("room", 0).await;
+    let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let request = format!(
+        "GET /rtc?access_token={} HTTP/1.1\r\nHost: parlour\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        server.join_token("alice", "room")
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let length = stream.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
+    assert!(answer.starts_with("http/1.1 101"), "{answer}");
+    let connection: Vec<&str> = answer.lines().filter(|line| line.starts_with("connection:")).collect();
+    assert_eq!(connection, ["connection: upgrade"]);
+}
+
 #[tokio::test]
 async fn a_client_that_never_finishes_its_headers_is_dropped() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -286,10 +307,8 @@ async fn nonsense_disturbs_nobody() {
     assert_eq!(server.get("/healthz").await.status(), 200);
     use futures_util::SinkExt;
     bystander.send(tungstenite::Message::Ping("still here".into())).await.unwrap();
-    loop {
-        let frame = tokio::time::timeout(Duration::from_secs(5), bystander.next()).await.unwrap().unwrap().unwrap();
-        if frame == tungstenite::Message::Pong("still here".into()) {
-            break;
-        }
-    }
+    let pong = tungstenite::Message::Pong("still here".into());
+    // Its own greeting comes before.
+    let answered = async { while bystander.next().await.unwrap().unwrap() != pong {} };
+    tokio::time::timeout(Duration::from_secs(5), answered).await.unwrap();
 }

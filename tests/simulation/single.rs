@@ -25,6 +25,6 @@ fn one_client_connects_and_publishes() {
     let counts = world.sfu.counts();
     assert_eq!((counts.participants, counts.tracks), (1, 2));
     // 50 audio packets and 20 frames of 1 + 2 + 3 packets a second.
-    assert!(counts.packets_in > 2 * (50 + 120), "{counts:?}");
+    assert!(counts.packets_received > 2 * (50 + 120), "{counts:?}");
     assert_eq!(counts.packets_forwarded, 0);
 }
