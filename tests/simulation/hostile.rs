@@ -194,7 +194,9 @@ fn offers_that_are_nonsense() {
 fn second_offers_that_do_not_fit_the_first() {
     let mut world = pair();
     let probe = world.join("probe");
-    let Some(Request::Offer { sdp: good, .. }) = world.clients[probe].outbox.first().cloned() else { panic!("an offer") };
+    let Some(Request::Offer { sdp: good, .. }) = world.clients[probe].outbox.first().cloned() else {
+        panic!("an offer")
+    };
     let last = good.rfind("m=").expect("sections");
     let cases = [
         ("shrunk", good[..last].to_owned()),
@@ -246,8 +248,18 @@ fn mutated_offers() {
                 }
                 1 => changed.insert(at, changed[rng.usize(0..changed.len())].clone()),
                 2 => changed[at] = changed[rng.usize(0..changed.len())].clone(),
-                3 => changed[at] = changed[at].chars().map(|c| if rng.u8(0..8) == 0 { char::from(rng.u8(32..127)) } else { c }).collect(),
-                _ => changed[at] = changed[at].replace("recvonly", "sendrecv").replace("sendonly", "inactive").replace(" 96", " 111"),
+                3 => {
+                    changed[at] = changed[at]
+                        .chars()
+                        .map(|c| if rng.u8(0..8) == 0 { char::from(rng.u8(32..127)) } else { c })
+                        .collect()
+                }
+                _ => {
+                    changed[at] = changed[at]
+                        .replace("recvonly", "sendrecv")
+                        .replace("sendonly", "inactive")
+                        .replace(" 96", " 111")
+                }
             }
         }
         offers.push(changed.join("\r\n"));
@@ -292,10 +304,17 @@ fn media_that_is_nonsense() {
             // Keyframes of a kind.
             *first = 0x90;
         }
-        let pt = if rng.u8(0..10) == 0 { rng.u8(96..127) } else if video { 96 } else { 111 };
+        let pt = if rng.u8(0..10) == 0 {
+            rng.u8(96..127)
+        } else if video {
+            96
+        } else {
+            111
+        };
         // Mostly forward, sometimes anywhere.
         let sequence = if rng.u8(0..20) == 0 { rng.u64(0..200_000) } else { 70_000 + round };
-        let packet = RtpWrite::new(Pt::new_with_value(pt), sequence.into(), rng.u32(..), now, payload).marker(rng.bool());
+        let packet =
+            RtpWrite::new(Pt::new_with_value(pt), sequence.into(), rng.u32(..), now, payload).marker(rng.bool());
         let client = &mut world.clients[mallory];
         if let Some(stream) = client.publisher.rtc.direct_api().stream_tx_by_mid(mid, rid) {
             stream.write_rtp(packet);

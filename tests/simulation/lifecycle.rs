@@ -31,8 +31,10 @@ fn failure(verdict: &Option<Verdict>) -> FailureReason {
 
 fn failure_of(world: &World, id: ParticipantId) -> (FailureReason, LeaveReason) {
     let events = &world.told[&id];
-    let verdicts: Vec<Option<Verdict>> =
-        events.iter().filter_map(|e| if let EventKind::Verdict(v) = e { Some(Some(v.clone())) } else { None }).collect();
+    let verdicts: Vec<Option<Verdict>> = events
+        .iter()
+        .filter_map(|e| if let EventKind::Verdict(v) = e { Some(Some(v.clone())) } else { None })
+        .collect();
     assert_eq!(verdicts.len(), 1);
     let Some(EventKind::Left(reason)) = events.last() else { panic!("{events:?}") };
     (failure(&verdicts[0]), *reason)

@@ -26,7 +26,14 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn new(now: Instant, config: RtcConfig, address: SocketAddr, protocol: Protocol, conditions: Conditions, seed: u64) -> Peer {
+    pub fn new(
+        now: Instant,
+        config: RtcConfig,
+        address: SocketAddr,
+        protocol: Protocol,
+        conditions: Conditions,
+        seed: u64,
+    ) -> Peer {
         let mut rtc = config.set_rtp_mode(true).build(now);
         let candidate = match protocol {
             Protocol::Udp => Candidate::builder().udp().host(address).build(),
@@ -70,7 +77,9 @@ impl Peer {
                 Protocol::Udp => RtcProtocol::Udp,
                 Protocol::Tcp => RtcProtocol::Tcp,
             };
-            let Ok(receive) = Receive::new(protocol, packet.source, packet.destination, &packet.bytes) else { continue };
+            let Ok(receive) = Receive::new(protocol, packet.source, packet.destination, &packet.bytes) else {
+                continue;
+            };
             if self.rtc.is_alive() {
                 self.rtc.handle_input(Input::Receive(now, receive)).expect("the client takes what the SFU sends");
                 self.poll(now, events);
@@ -99,7 +108,8 @@ impl Peer {
                 Output::Transmit(t) => {
                     let protocol = if t.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp };
                     assert_eq!(protocol, self.protocol);
-                    let packet = Packet { protocol, source: t.source, destination: t.destination, bytes: t.contents.into() };
+                    let packet =
+                        Packet { protocol, source: t.source, destination: t.destination, bytes: t.contents.into() };
                     if !self.withhold.is_some_and(|withheld| withheld(packet.bytes[0])) {
                         self.uplink.send(now, packet);
                     }

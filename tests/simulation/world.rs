@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parlour::sfu::{
-    AddTrackError, Event, EventKind, JoinError, JoinOptions, LeaveReason, Limits, Negotiation, Now, ParticipantId, Permissions, RoomOptions, Sfu,
+    AddTrackError, Event, EventKind, JoinError, JoinOptions, LeaveReason, Limits, Negotiation, Now, ParticipantId,
+    Permissions, RoomOptions, Sfu,
 };
 use parlour::transport::{Datagram, Protocol, Settings};
 
@@ -201,7 +202,13 @@ impl World {
         let mut steps = 0;
         while self.step() {
             steps += 1;
-            let spinning = || format!("{:?}: sfu wants {:?}", self.elapsed(), self.sfu.next_timeout().map(|at| at.saturating_duration_since(self.now)));
+            let spinning = || {
+                format!(
+                    "{:?}: sfu wants {:?}",
+                    self.elapsed(),
+                    self.sfu.next_timeout().map(|at| at.saturating_duration_since(self.now))
+                )
+            };
             assert!(steps < MAX_STEPS_PER_MOMENT, "spins at {}", spinning());
         }
     }
@@ -221,8 +228,12 @@ impl World {
             }
             for packet in arrived {
                 busy = true;
-                let datagram =
-                    Datagram { protocol: packet.protocol, source: packet.source, destination: packet.destination, bytes: &packet.bytes };
+                let datagram = Datagram {
+                    protocol: packet.protocol,
+                    source: packet.source,
+                    destination: packet.destination,
+                    bytes: &packet.bytes,
+                };
                 self.sfu.receive(self.clock(), datagram);
             }
         }
@@ -242,7 +253,10 @@ impl World {
                 destination: transmit.destination,
                 bytes: transmit.bytes,
             };
-            let peers = self.clients.iter_mut().flat_map(|c| [Some(&mut c.publisher), c.subscriber.as_mut()].into_iter().flatten());
+            let peers = self
+                .clients
+                .iter_mut()
+                .flat_map(|c| [Some(&mut c.publisher), c.subscriber.as_mut()].into_iter().flatten());
             if let Some(peer) = peers.into_iter().find(|p| p.address == packet.destination) {
                 peer.downlink.send(self.now, packet);
             }
