@@ -8,7 +8,7 @@
 //   4. sfu.ts         we connect to our media server, and to that of every other member
 //   5. keys.ts        in an encrypted room keys are exchanged; frames are encrypted from the first one
 
-import type { Room } from "livekit-client";
+import { Track, type LocalVideoTrack, type Room } from "livekit-client";
 import { ClientEvent, EventType, RoomStateEvent, SyncState, type MatrixEvent } from "matrix-js-sdk";
 import { MatrixRTCSession, MatrixRTCSessionEvent, type CallMembership, type LivekitTransport } from "matrix-js-sdk/lib/matrixrtc/index.js";
 
@@ -117,7 +117,6 @@ export class Call {
 
     /** Everyone in the call, we first, with what they send. */
     people(): Person[] {
-        const local = this.sfus.get(this.ownServiceUrl)?.room?.localParticipant;
         const others = this.rtc.memberships
             .filter((one) => one.rtcBackendIdentity !== this.self.identity)
             .map((one) => {
@@ -126,12 +125,25 @@ export class Call {
                 const participant = room?.remoteParticipants.get(one.rtcBackendIdentity);
                 return describe(this.memberOf(one), participant, this.keyState(one.rtcBackendIdentity));
             });
-        return [describe(this.self, local, this.keyState(this.self.identity)), ...others];
+        return [this.myself(), ...others];
+    }
+
+    /** We see ourselves as soon as the camera runs, not only when it is published. */
+    private myself(): Person {
+        const { media, self } = this;
+        const { state, room } = this.sfus.get(this.ownServiceUrl) ?? {};
+        const online = state === "connected" || state === "reconnecting";
+        return {
+            ...describe(self, online ? room?.localParticipant : undefined, this.keyState(self.identity)),
+            microphone: media.isOn("microphone") ? "on" : media.microphone ? "muted" : "none",
+            camera: media.isOn("camera") ? media.camera : undefined,
+            screen: media.screen.find((track): track is LocalVideoTrack => track.source === Track.Source.ScreenShare),
+        };
     }
 
     privacy(): Privacy {
-        const [me, ...others] = this.people();
-        return privacyOf(this.session.encrypted, this.keyTransport, me!.protection, others.map((one) => one.protection));
+        const ownKey = this.keys?.has(this.self.identity) ?? false;
+        return privacyOf(this.session.encrypted, this.keyTransport, ownKey, this.people().map((one) => one.protection));
     }
 
     /** Every media server in use, the own one first. */

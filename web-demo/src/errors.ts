@@ -153,7 +153,7 @@ export function mediaTrouble(error: unknown, url: string): Trouble {
     if (status === 404) return new Trouble("media-refused", "The media server does not know this call.", url, "Join again; only people of the server's own homeserver can start a call.", error);
     if (reasonName === "NotAllowed")
         return new Trouble("media-refused", "The media server did not accept our token.", url, "Reload the page. If it stays, tell the administrator: clocks or keys differ.", error);
-    if (reasonName === "Timeout" || /pc connection|could not establish/i.test(message ?? ""))
+    if (/could not establish (?!signal)/i.test(message ?? "")) // ICE or DTLS, not the WebSocket
         return new Trouble(
             "media-blocked",
             "The media server answers, but no sound or picture can get through.",

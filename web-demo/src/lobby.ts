@@ -7,8 +7,8 @@ import type { Device, Media } from "./media.ts";
 import { byId, element, show, showAvatar, showPrivacy, showToggle, troubleBox } from "./page.ts";
 
 const METER_INTERVAL_MS = 80;
-/** Ordinary speech lies between 0.05 and 0.3 of livekit-client's volume; the meter should use its width. */
-const METER_GAIN = 3;
+/** Ordinary speech reaches about half of livekit-client's volume scale; the meter should use its width. */
+const METER_GAIN = 1.6;
 
 export class Lobby {
     private analyser: ReturnType<typeof createAudioAnalyser> | undefined;

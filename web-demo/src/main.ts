@@ -26,8 +26,8 @@ async function main(): Promise<void> {
     try {
         const session = await open(link);
         for (let first = true; ; first = false) {
-            const trouble = await attend(session, link, first && link.skipLobby);
-            await askAgain(trouble ? "The call ended" : "You left the call", trouble, "Rejoin");
+            const { joined, trouble } = await attend(session, link, first && link.skipLobby);
+            await askAgain(!joined ? "You could not join" : trouble ? "The call ended" : "You left the call", trouble, "Rejoin");
         }
     } catch (error) {
         console.error(error);
@@ -57,8 +57,8 @@ async function open(link: Link): Promise<Session> {
     return openRoom(credentials, room);
 }
 
-/** One visit: lobby, call, until it is left. Says why it ended, if not by our own wish. */
-async function attend(session: Session, link: Link, skipLobby: boolean): Promise<Trouble | undefined> {
+/** One visit: lobby, call, until it is left. `trouble` says why it ended, if not by our own wish. */
+async function attend(session: Session, link: Link, skipLobby: boolean): Promise<{ joined: boolean; trouble: Trouble | undefined }> {
     let pending = false;
     let redraw = (): void => {};
     // Many events come at once: draw once for all of them. Not requestAnimationFrame, which rests in hidden tabs.
@@ -88,10 +88,13 @@ async function attend(session: Session, link: Link, skipLobby: boolean): Promise
     const stage = new Stage();
     const controls = new Controls(call);
     show("call");
+    byId("call").focus();
+    let joined = false;
     const left = new Promise<void>((resolve) => {
         let before = call.members();
         redraw = () => {
             if (call.state === "left") return resolve();
+            joined ||= call.state === "joined";
             before = announceChanges(call, before);
             controls.update();
             stage.update(call.people());
@@ -105,7 +108,7 @@ async function attend(session: Session, link: Link, skipLobby: boolean): Promise
     clearInterval(clock);
     redraw = () => {};
     stage.clear();
-    return call.trouble;
+    return { joined, trouble: call.trouble };
 }
 
 function announceChanges(call: Call, before: ReturnType<Call["members"]>): ReturnType<Call["members"]> {

@@ -1,7 +1,7 @@
 // My camera, microphone and screen: on or off, which device, and the tracks to publish. One object lives from the lobby
 // through the call, so a browser asks for permission once. Called by lobby.ts, controls.ts and call.ts.
 
-import { LocalTrack, LocalVideoTrack, Track, VideoPresets, createLocalAudioTrack, createLocalScreenTracks, createLocalVideoTrack, type LocalAudioTrack, type Room } from "livekit-client";
+import { VideoPresets, createLocalAudioTrack, createLocalScreenTracks, createLocalVideoTrack, type LocalAudioTrack, type LocalTrack, type LocalVideoTrack, type Room } from "livekit-client";
 
 import { Trouble, deviceTrouble } from "./errors.ts";
 
@@ -17,6 +17,7 @@ export class Media {
     readonly troubles = new Map<Device | "screen", Trouble>();
     private room: Room | undefined;
     private readonly chosen = new Map<Device, string>();
+    private queue = Promise.resolve();
 
     constructor(private readonly onChange: () => void) {}
 
@@ -112,16 +113,17 @@ export class Media {
         track.stop();
     }
 
-    private async trying(device: Device, action: () => Promise<void>): Promise<void> {
-        try {
-            await action();
-            this.troubles.delete(device);
-        } catch (error) {
-            this.troubles.set(device, error instanceof Trouble ? error : deviceTrouble(error, device));
-        }
-        this.onChange();
+    /** One at a time: two quick clicks must not open a camera twice. */
+    private trying(device: Device, action: () => Promise<void>): Promise<void> {
+        this.queue = this.queue.then(async () => {
+            try {
+                await action();
+                this.troubles.delete(device);
+            } catch (error) {
+                this.troubles.set(device, error instanceof Trouble ? error : deviceTrouble(error, device));
+            }
+            this.onChange();
+        });
+        return this.queue;
     }
 }
-
-/** Is this track a picture of a screen? */
-export const isScreen = (track: { source: Track.Source }): boolean => track.source === Track.Source.ScreenShare;

@@ -17,8 +17,8 @@ export interface Privacy {
     detail: string;
 }
 
-/** What the page says about the whole call. It claims "End-to-end encrypted" only when all media in it are. */
-export function privacyOf(encryptedRoom: boolean, keys: KeyTransport, mine: Protection, others: Protection[]): Privacy {
+/** What the page says about the whole call; `ownKey`: do we have a key to encrypt with? It claims "End-to-end encrypted" only when all media in it are. */
+export function privacyOf(encryptedRoom: boolean, keys: KeyTransport, ownKey: boolean, everyone: Protection[]): Privacy {
     if (!encryptedRoom)
         return {
             level: "transport",
@@ -31,18 +31,24 @@ export function privacyOf(encryptedRoom: boolean, keys: KeyTransport, mine: Prot
             label: "Test mode: keys are not protected",
             detail: "Media are encrypted, but this page was opened with e2eeTransport=clear: the homeserver can read and replace the keys.",
         };
-    const clear = others.filter((one) => one === "clear").length;
+    const clear = everyone.filter((one) => one === "clear").length;
     if (clear > 0)
         return {
             level: "partial",
             label: `${clear === 1 ? "One person is" : `${clear} people are`} not end-to-end encrypted`,
             detail: "Their media are not played. Yours are encrypted and they cannot see or hear you unless their app has your key.",
         };
-    if (mine === "no-key" || others.some((one) => one === "no-key" || one === "broken"))
+    if (!ownKey)
+        return {
+            level: "pending",
+            label: "Will be end-to-end encrypted",
+            detail: "Keys are exchanged when you join. Until then nothing is sent.",
+        };
+    if (everyone.some((one) => one === "no-key" || one === "broken"))
         return {
             level: "pending",
             label: "Waiting for encryption keys",
-            detail: "What you send is encrypted or not sent at all. Someone's key is missing, so their media cannot be shown yet.",
+            detail: "What you send is encrypted. Someone's key is missing, so their media cannot be shown yet.",
         };
     return {
         level: "end-to-end",

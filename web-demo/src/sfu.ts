@@ -44,6 +44,8 @@ export class Sfu {
     state: SfuState = "connecting";
     /** Why it is not connected. */
     trouble: Trouble | undefined;
+    /** Encrypts and decrypts the frames of `room`. */
+    private worker: Worker | undefined;
 
     constructor(
         readonly serviceUrl: string,
@@ -84,14 +86,18 @@ export class Sfu {
     async close(trouble?: Trouble): Promise<void> {
         this.update("closed", trouble);
         await this.room?.disconnect();
+        this.worker?.terminate();
     }
 
     private createRoom(url: string): Room {
+        this.worker?.terminate();
+        this.worker = this.keys && new Worker(new URL("e2ee-worker.js", import.meta.url), { type: "module" });
         const room = new Room({
             adaptiveStream: true, // ask for the size that is on screen
             dynacast: true, // send only the layers someone watches
             videoCaptureDefaults: { resolution: VideoPresets.h720.resolution },
-            ...(this.keys && { e2ee: { keyProvider: this.keys, worker: new Worker(new URL("e2ee-worker.js", import.meta.url), { type: "module" }) } }),
+            stopLocalTrackOnUnpublish: false, // they are media.ts's, and outlive a lost connection
+            e2ee: this.keys && this.worker && { keyProvider: this.keys, worker: this.worker },
         });
         for (const event of VISIBLE_EVENTS) room.on(event, () => this.listener.changed());
         room.on(RoomEvent.EncryptionError, (_error, participant) => this.listener.decryptionFailed(participant?.identity));

@@ -36,7 +36,7 @@ export class Tile {
         dataset.identity = person.identity;
         dataset.kind = this.kind;
         classList.toggle("speaking", person.speaking && this.kind === "camera");
-        classList.toggle("muted", person.microphone !== "on" && this.kind === "camera");
+        classList.toggle("mic-off", person.microphone !== "on" && this.kind === "camera");
         classList.toggle("away", !person.connected);
         this.video.classList.toggle("mirrored", person.mine && this.kind === "camera");
 
