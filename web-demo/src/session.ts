@@ -67,7 +67,7 @@ export async function openRoom(credentials: Credentials, roomIdOrAlias: string):
         throw joinRoomTrouble(error, roomIdOrAlias, homeserver);
     });
     const encrypted = await isEncrypted(client, roomId, homeserver);
-    if (encrypted) await startCrypto(client, credentials);
+    if (encrypted) await startCrypto(client, credentials); // before syncing: to-device messages come only once
 
     // Of a busy account we need one room: the filter makes the first sync small. To-device messages are not filtered.
     const filter = new Filter(userId);
@@ -91,8 +91,12 @@ async function isEncrypted(client: MatrixClient, roomId: string, homeserver: str
     }
 }
 
-/** The crypto store belongs to one device and survives a reload: a device must keep its keys as long as its token. */
-async function startCrypto(client: MatrixClient, { userId, deviceId }: Credentials): Promise<void> {
+/**
+ * The crypto store belongs to one device and survives a reload: a device must keep its keys as long as its token. A link used
+ * in a second browser would bring a second set; that is noticed before it is uploaded and spoils the first.
+ */
+async function startCrypto(client: MatrixClient, credentials: Credentials): Promise<void> {
+    const { homeserver, userId, deviceId } = credentials;
     try {
         await client.initRustCrypto({ cryptoDatabasePrefix: `parlour:${userId}:${deviceId}` });
     } catch (error) {
@@ -104,6 +108,36 @@ async function startCrypto(client: MatrixClient, { userId, deviceId }: Credentia
             error,
         );
     }
+    const { curve25519 } = await client.getCrypto()!.getOwnDeviceKeys();
+    const published = await publishedKey(client, credentials);
+    if (published && published !== curve25519)
+        throw new Trouble(
+            "device-keys",
+            "This login was used in another browser, which has its encryption keys. Nobody could send this one a key.",
+            homeserver,
+            "Go on in the other browser, log in with your password instead of the link, or ask for a fresh link.",
+        );
+}
+
+/** Our identity key as the homeserver shows it to others; undefined before the first upload. */
+async function publishedKey(client: MatrixClient, { homeserver, userId, deviceId }: Credentials): Promise<string | undefined> {
+    const answer = await client.downloadKeysForUsers([userId]).catch((error) => {
+        throw homeserverTrouble(error, homeserver, "looking up encryption keys");
+    });
+    return answer.device_keys[userId]?.[deviceId]?.keys[`curve25519:${deviceId}`];
+}
+
+/** Attempts × pause: 10 s, a slow homeserver's time to take an upload. */
+const KEY_CHECKS = 40;
+const KEY_CHECK_PAUSE_MS = 250;
+
+/** Others can send us keys only once the homeserver shows ours. */
+async function deviceKeysPublished(client: MatrixClient, credentials: Credentials): Promise<void> {
+    for (let check = 0; check < KEY_CHECKS; check++) {
+        if (await publishedKey(client, credentials)) return;
+        await new Promise((done) => setTimeout(done, KEY_CHECK_PAUSE_MS));
+    }
+    throw new Trouble("device-keys", "The homeserver did not take our encryption keys.", credentials.homeserver, "Try again; if it stays, tell the administrator.");
 }
 
 function firstSync(client: MatrixClient, homeserver: string): Promise<void> {
@@ -115,26 +149,6 @@ function firstSync(client: MatrixClient, homeserver: string): Promise<void> {
             client.off(ClientEvent.Sync, listener);
         });
     });
-}
-
-/** Others can send us keys only once the homeserver shows ours. Attempts × pause: 10 s, a slow homeserver's time to take an upload. */
-const KEY_CHECKS = 40;
-const KEY_CHECK_PAUSE_MS = 250;
-
-async function deviceKeysPublished(client: MatrixClient, { homeserver, userId, deviceId }: Credentials): Promise<void> {
-    const { curve25519 } = await client.getCrypto()!.getOwnDeviceKeys();
-    for (let check = 0; check < KEY_CHECKS; check++) {
-        const published = (await client.downloadKeysForUsers([userId])).device_keys[userId]?.[deviceId]?.keys[`curve25519:${deviceId}`];
-        if (published === curve25519) return;
-        if (published) break;
-        await new Promise((done) => setTimeout(done, KEY_CHECK_PAUSE_MS));
-    }
-    throw new Trouble(
-        "device-keys",
-        "Others could not send this device any encryption key: this login was used in another browser, or its keys are lost.",
-        homeserver,
-        "Log in with your password instead of the link, or ask for a fresh link.",
-    );
 }
 
 /** How long a reloaded page waits for its former self to let go of the device. */
