@@ -9,11 +9,11 @@
 //   5. keys.ts        in an encrypted room keys are exchanged; frames are encrypted from the first one
 
 import { Track, type LocalVideoTrack, type Room } from "livekit-client";
-import { ClientEvent, EventType, RoomStateEvent, SyncState, type MatrixEvent } from "matrix-js-sdk";
+import { ClientEvent, EventType, RoomEvent, RoomStateEvent, SyncState, type MatrixEvent, type SyncStateData } from "matrix-js-sdk";
 import { MatrixRTCSession, MatrixRTCSessionEvent, type CallMembership, type LivekitTransport } from "matrix-js-sdk/lib/matrixrtc/index.js";
 
 import { discoverTransport, serviceUrl } from "./discovery.ts";
-import { Trouble, homeserverTrouble, mayNotCall } from "./errors.ts";
+import { Trouble, homeserverTrouble, mayNotCall, removedFromRoom } from "./errors.ts";
 import { memberIdentity } from "./identity.ts";
 import { guardKeys, type KeyTransport } from "./keyguard.ts";
 import { MediaKeys } from "./keys.ts";
@@ -29,8 +29,8 @@ const DELAYED_LEAVE_MS = 10_000;
 const DELAYED_LEAVE_RESTART_MS = 4_000;
 /** Leaving must not hang on a dead homeserver: the delayed leave does it then. */
 const LEAVE_TIMEOUT_MS = 3_000;
-/** A frame that did not decrypt marks its sender this long; livekit-client reports at most a few errors a minute. */
-const BROKEN_MS = 10_000;
+/** A frame that did not decrypt marks its sender this long, or until a new key comes; livekit-client does not report every frame. */
+const BROKEN_MS = 15_000;
 
 export type CallState = "lobby" | "joining" | "joined" | "left";
 
@@ -48,6 +48,7 @@ export class Call {
     private readonly brokenUntil = new Map<string, number>();
     private ownServiceUrl = "";
     private keys: MediaKeys | undefined;
+    private ending: Promise<void> | undefined;
 
     constructor(
         readonly session: Session,
@@ -76,6 +77,7 @@ export class Call {
         });
         client.on(RoomStateEvent.Events, this.stateChanged);
         client.on(ClientEvent.Sync, this.syncChanged);
+        room.on(RoomEvent.MyMembership, this.roomMembershipChanged);
         addEventListener("pagehide", this.pageHidden);
     }
 
@@ -87,9 +89,10 @@ export class Call {
             if (!room.currentState.maySendStateEvent(EventType.GroupCallMemberPrefix, credentials.userId)) throw mayNotCall(room.name);
             const transport = await discoverTransport(client);
             this.ownServiceUrl = serviceUrl(transport)!;
-            if (encrypted) this.keys = new MediaKeys(this.rtc, this.onChange);
-
             const token = await fetchToken(client, this.ownServiceUrl, room.roomId); // a refusal must not leave a membership behind
+            if (this.hasLeft()) return;
+
+            if (encrypted) this.keys = new MediaKeys(this.rtc, this.keyArrived);
             // `livekit_alias` is not used any more, but Element Call up to 0.16 ignores members without it.
             const focus: LivekitTransport = { ...transport, livekit_alias: room.roomId };
             this.rtc.joinRTCSession({ userId: credentials.userId, deviceId: credentials.deviceId, memberId: this.self.identity }, [], focus, {
@@ -99,6 +102,7 @@ export class Call {
                 delayedLeaveEventRestartMs: DELAYED_LEAVE_RESTART_MS,
             });
             await this.sfu(this.ownServiceUrl).connect(token);
+            if (this.hasLeft()) return;
             this.state = "joined";
             this.membersChanged();
         } catch (error) {
@@ -151,20 +155,29 @@ export class Call {
         return [...this.sfus.values()].map(({ serviceUrl, state, trouble, room }) => ({ serviceUrl, own: serviceUrl === this.ownServiceUrl, state, trouble, room }));
     }
 
-    private async end(trouble: Trouble | undefined): Promise<void> {
-        if (this.state === "left") return;
+    /** Resolves when everything is taken down; before that a rejoin would be undone by our own leaving. */
+    private end(trouble: Trouble | undefined): Promise<void> {
+        this.ending ??= this.takeDown(trouble);
+        return this.ending;
+    }
+
+    private async takeDown(trouble: Trouble | undefined): Promise<void> {
         this.state = "left";
         this.trouble = trouble;
         this.onChange();
-        const { client } = this.session;
+        const { client, room } = this.session;
         removeEventListener("pagehide", this.pageHidden);
         client.off(RoomStateEvent.Events, this.stateChanged);
         client.off(ClientEvent.Sync, this.syncChanged);
+        room.off(RoomEvent.MyMembership, this.roomMembershipChanged);
         this.media.stop();
-        await Promise.all([...this.sfus.values()].map((sfu) => sfu.close()));
-        await this.rtc.leaveRoomSession(LEAVE_TIMEOUT_MS);
+        await Promise.all([this.rtc.leaveRoomSession(LEAVE_TIMEOUT_MS), ...[...this.sfus.values()].map((sfu) => sfu.close())]);
         await this.rtc.stop();
         this.keys?.stop();
+    }
+
+    private hasLeft(): boolean {
+        return this.state === "left";
     }
 
     /** Connects to servers that members name and we do not know yet; drops those that nobody names any more. */
@@ -195,7 +208,7 @@ export class Call {
                 if (own) void this.media.publishTo(livekit);
             },
             decryptionFailed: (identity) => {
-                if (!identity) return;
+                if (!identity || !this.keys?.has(identity)) return; // without a key there is nothing to be wrong
                 this.brokenUntil.set(identity, Date.now() + BROKEN_MS);
                 setTimeout(this.onChange, BROKEN_MS + 1);
                 this.onChange();
@@ -226,7 +239,19 @@ export class Call {
         if (event.getType() === EventType.GroupCallMemberPrefix && event.getRoomId() === this.session.room.roomId) void this.rtc.ensureRecalculateSessionMembers();
     };
 
-    private readonly syncChanged = (state: SyncState): void => {
+    private readonly keyArrived = (identity: string): void => {
+        this.brokenUntil.delete(identity);
+        this.onChange();
+    };
+
+    private readonly roomMembershipChanged = (room: { name: string }, membership: string): void => {
+        if (membership !== "join") void this.end(removedFromRoom(room.name));
+    };
+
+    private readonly syncChanged = (state: SyncState, _before: SyncState | null, data?: SyncStateData): void => {
+        const { homeserver } = this.session.credentials;
+        if (state === SyncState.Error && data?.error && "errcode" in data.error && data.error.errcode === "M_UNKNOWN_TOKEN")
+            void this.end(homeserverTrouble(data.error, homeserver, "syncing"));
         this.homeserverAnswers = state !== SyncState.Error && state !== SyncState.Reconnecting;
         this.onChange();
     };

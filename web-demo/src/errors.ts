@@ -18,6 +18,7 @@ export type TroubleCode =
     | "media-refused"
     | "media-full"
     | "media-blocked"
+    | "may-not-publish"
     | "replaced"
     | "removed"
     | "device-denied"
@@ -99,6 +100,10 @@ export function joinRoomTrouble(error: unknown, room: string, homeserver: string
     return homeserverTrouble(error, homeserver, "joining the room");
 }
 
+export function removedFromRoom(room: string): Trouble {
+    return new Trouble("removed", "You are no longer in this room.", room, "Someone removed you, or you left in another app. Ask for a new invitation to come back.");
+}
+
 export function mayNotCall(room: string): Trouble {
     return new Trouble(
         "may-not-call",
@@ -170,6 +175,13 @@ export function disconnectTrouble(reason: string | undefined, url: string): Trou
     if (reason === "PARTICIPANT_REMOVED" || reason === "ROOM_DELETED" || reason === "ROOM_CLOSED")
         return new Trouble("removed", "You were removed from the call.", url, "If this is a mistake, rejoin or ask a room administrator.");
     return undefined; // anything else is a broken connection: try again
+}
+
+/** The media server connected us but took no track. */
+export function publishTrouble(error: unknown): Trouble {
+    if (/permission/i.test(clues(error).message ?? ""))
+        return new Trouble("may-not-publish", "You may watch and listen, but not send.", "the media server", "It takes media only from people of its own homeserver. Its administrator can allow yours.", error);
+    return new Trouble("may-not-publish", "The media server did not take your sound or picture.", "the media server", "Turn camera and microphone off and on again; if that does not help, rejoin.", error);
 }
 
 /** getUserMedia or getDisplayMedia failed. */

@@ -16,7 +16,7 @@ export class MediaKeys extends BaseKeyProvider {
 
     constructor(
         private readonly rtc: MatrixRTCSession,
-        private readonly onKey: () => void,
+        private readonly onKey: (identity: string) => void,
     ) {
         super({ keyringSize: 256, ratchetWindowSize: 10 });
         rtc.on(MatrixRTCSessionEvent.EncryptionKeyChanged, this.accept);
@@ -36,6 +36,6 @@ export class MediaKeys extends BaseKeyProvider {
         // The 16 random bytes are not the AES key: livekit-client derives it with HKDF.
         this.onSetEncryptionKey(await createKeyMaterialFromBuffer(key.slice().buffer), identity, index);
         this.known.add(identity);
-        this.onKey();
+        this.onKey(identity);
     };
 }

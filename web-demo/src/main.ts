@@ -108,6 +108,7 @@ async function attend(session: Session, link: Link, skipLobby: boolean): Promise
     clearInterval(clock);
     redraw = () => {};
     stage.clear();
+    await call.leave(); // has begun; wait for its end
     return { joined, trouble: call.trouble };
 }
 

@@ -1,9 +1,9 @@
 // My camera, microphone and screen: on or off, which device, and the tracks to publish. One object lives from the lobby
 // through the call, so a browser asks for permission once. Called by lobby.ts, controls.ts and call.ts.
 
-import { VideoPresets, createLocalAudioTrack, createLocalScreenTracks, createLocalVideoTrack, type LocalAudioTrack, type LocalTrack, type LocalVideoTrack, type Room } from "livekit-client";
+import { VideoPresets, createLocalAudioTrack, createLocalScreenTracks, createLocalVideoTrack, type LocalAudioTrack, type LocalTrack, type LocalVideoTrack, type Room, type TrackPublishOptions } from "livekit-client";
 
-import { Trouble, deviceTrouble } from "./errors.ts";
+import { Trouble, deviceTrouble, publishTrouble } from "./errors.ts";
 
 export type Device = "camera" | "microphone";
 
@@ -14,7 +14,7 @@ export class Media {
     microphone: LocalAudioTrack | undefined;
     screen: LocalTrack[] = [];
     /** Why a device does not work, until it does. */
-    readonly troubles = new Map<Device | "screen", Trouble>();
+    readonly troubles = new Map<Device | "screen" | "publishing", Trouble>();
     private room: Room | undefined;
     private readonly chosen = new Map<Device, string>();
     private queue = Promise.resolve();
@@ -99,13 +99,14 @@ export class Media {
 
     private async publish(track: LocalTrack): Promise<void> {
         // The settings of Element Call: VP8 with two smaller simulcast layers. RED off: it cannot be unpacked when encrypted.
-        await this.room?.localParticipant.publishTrack(track, {
-            simulcast: true,
-            videoCodec: "vp8",
-            videoSimulcastLayers: [VideoPresets.h180, VideoPresets.h360],
-            dtx: true,
-            red: false,
-        });
+        const options: TrackPublishOptions = { simulcast: true, videoCodec: "vp8", videoSimulcastLayers: [VideoPresets.h180, VideoPresets.h360], dtx: true, red: false };
+        try {
+            await this.room?.localParticipant.publishTrack(track, options);
+            this.troubles.delete("publishing");
+        } catch (error) {
+            this.troubles.set("publishing", publishTrouble(error));
+        }
+        this.onChange();
     }
 
     private async unpublish(track: LocalTrack): Promise<void> {

@@ -28,7 +28,7 @@ function state() {
         e2ee: call ? { room: call.session.encrypted, keyTransport: call.keyTransport, refusedKeys: Object.fromEntries(call.refusedKeys), ...call.privacy() } : null,
         servers: call?.servers().map(({ serviceUrl, own, state }) => ({ serviceUrl, own, state })) ?? [],
         participants:
-            call?.people().map((person) => ({
+            (call?.state === "left" ? [] : call?.people())?.map((person) => ({
                 identity: person.identity,
                 userId: person.userId,
                 deviceId: person.deviceId,

@@ -44,6 +44,7 @@ export class Sfu {
     state: SfuState = "connecting";
     /** Why it is not connected. */
     trouble: Trouble | undefined;
+    private attempting = false;
     /** Encrypts and decrypts the frames of `room`. */
     private worker: Worker | undefined;
 
@@ -59,11 +60,14 @@ export class Sfu {
         token ??= await this.fetchToken();
         const room = this.createRoom(token.url);
         this.room = room;
+        this.attempting = true;
         try {
             if (this.keys) await room.setE2EEEnabled(true); // before connecting: no frame may ever leave in clear
             await room.connect(token.url, token.jwt);
         } catch (error) {
             throw mediaTrouble(error, token.url);
+        } finally {
+            this.attempting = false;
         }
         if (this.state === "closed") return void room.disconnect(); // left meanwhile
         this.update("connected");
@@ -105,7 +109,7 @@ export class Sfu {
         room.on(RoomEvent.SignalReconnecting, () => this.update("reconnecting"));
         room.on(RoomEvent.Reconnected, () => this.update("connected"));
         room.on(RoomEvent.Disconnected, (reason) => {
-            if (this.state !== "connected" && this.state !== "reconnecting") return; // closed by us, or connect() reports it
+            if (this.state === "closed" || this.attempting) return; // by us, or connect() reports it
             const final = disconnectTrouble(reason === undefined ? undefined : DisconnectReason[reason], url);
             this.update(final ? "closed" : "reconnecting", final);
             if (!final) void this.keepConnecting(); // livekit-client gave up: start over with a new token

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { deviceTrouble, disconnectTrouble, homeserverTrouble, joinRoomTrouble, loginTrouble, mayNotCall, mediaTrouble, noTransport, tokenTrouble, unknownTrouble, type Trouble } from "../src/errors.ts";
+import { deviceTrouble, disconnectTrouble, homeserverTrouble, joinRoomTrouble, loginTrouble, mayNotCall, mediaTrouble, noTransport, publishTrouble, removedFromRoom, tokenTrouble, unknownTrouble, type Trouble } from "../src/errors.ts";
 
 const HS = "https://matrix.example.org";
 const RTC = "https://rtc.example.org";
@@ -29,6 +29,8 @@ const cases: [string, Trouble][] = [
     ["media-unreachable", mediaTrouble({ reasonName: "ServerUnreachable" }, "wss://rtc")],
     ["replaced", disconnectTrouble("DUPLICATE_IDENTITY", "wss://rtc")!],
     ["removed", disconnectTrouble("PARTICIPANT_REMOVED", "wss://rtc")!],
+    ["removed", removedFromRoom("Team")],
+    ["may-not-publish", publishTrouble(new Error("failed to publish track, insufficient permissions"))],
     ["device-denied", deviceTrouble(named("NotAllowedError"), "camera")],
     ["device-missing", deviceTrouble(named("NotFoundError"), "microphone")],
     ["device-busy", deviceTrouble(named("NotReadableError"), "camera")],
