@@ -24,8 +24,8 @@ import type { Session } from "./session.ts";
 import { Sfu, type SfuListener } from "./sfu.ts";
 import { fetchToken } from "./token.ts";
 
-/** The homeserver makes us leave when we have been silent this long; we report every RESTART. Short, as ghosts annoy; long enough for a hiccup. */
-const DELAYED_LEAVE_MS = 10_000;
+/** The homeserver makes us leave when we have been silent this long; we report every RESTART. As Element Call: ghosts annoy, but a hiccup must pass. */
+const DELAYED_LEAVE_MS = 18_000;
 const DELAYED_LEAVE_RESTART_MS = 4_000;
 /** Leaving must not hang on a dead homeserver: the delayed leave does it then. */
 const LEAVE_TIMEOUT_MS = 3_000;
@@ -208,7 +208,8 @@ export class Call {
                 if (own) void this.media.publishTo(livekit);
             },
             decryptionFailed: (identity) => {
-                if (!identity || !this.keys?.has(identity)) return; // without a key there is nothing to be wrong
+                // Without a key nothing can be wrong with it; and our own frames are not decrypted here.
+                if (!identity || identity === this.self.identity || !this.keys?.has(identity)) return;
                 this.brokenUntil.set(identity, Date.now() + BROKEN_MS);
                 setTimeout(this.onChange, BROKEN_MS + 1);
                 this.onChange();
