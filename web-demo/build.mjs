@@ -12,7 +12,14 @@ if (process.argv.includes("--tests")) {
     const out = join(here, ".test");
     await rm(out, { recursive: true, force: true });
     const tests = (await readdir(join(here, "test"))).filter((name) => name.endsWith(".test.ts"));
-    await build({ ...shared, platform: "node", packages: "external", outdir: out, entryPoints: tests.map((name) => join(here, "test", name)), outExtension: { ".js": ".mjs" } });
+    await build({
+        ...shared,
+        platform: "node",
+        packages: "external",
+        outdir: out,
+        entryPoints: tests.map((name) => join(here, "test", name)),
+        outExtension: { ".js": ".mjs" },
+    });
     process.exit(0);
 }
 

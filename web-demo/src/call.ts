@@ -95,12 +95,17 @@ export class Call {
             if (encrypted) this.keys = new MediaKeys(this.rtc, this.keyArrived);
             // `livekit_alias` is not used any more, but Element Call up to 0.16 ignores members without it.
             const focus: LivekitTransport = { ...transport, livekit_alias: room.roomId };
-            this.rtc.joinRTCSession({ userId: credentials.userId, deviceId: credentials.deviceId, memberId: this.self.identity }, [], focus, {
-                callIntent: "video",
-                manageMediaKeys: encrypted,
-                delayedLeaveEventDelayMs: DELAYED_LEAVE_MS,
-                delayedLeaveEventRestartMs: DELAYED_LEAVE_RESTART_MS,
-            });
+            this.rtc.joinRTCSession(
+                { userId: credentials.userId, deviceId: credentials.deviceId, memberId: this.self.identity },
+                [],
+                focus,
+                {
+                    callIntent: "video",
+                    manageMediaKeys: encrypted,
+                    delayedLeaveEventDelayMs: DELAYED_LEAVE_MS,
+                    delayedLeaveEventRestartMs: DELAYED_LEAVE_RESTART_MS,
+                },
+            );
             await this.sfu(this.ownServiceUrl).connect(token);
             if (this.hasLeft()) return;
             this.state = "joined";
@@ -147,12 +152,23 @@ export class Call {
 
     privacy(): Privacy {
         const ownKey = this.keys?.has(this.self.identity) ?? false;
-        return privacyOf(this.session.encrypted, this.keyTransport, ownKey, this.people().map((one) => one.protection));
+        return privacyOf(
+            this.session.encrypted,
+            this.keyTransport,
+            ownKey,
+            this.people().map((one) => one.protection),
+        );
     }
 
     /** Every media server in use, the own one first. */
     servers(): { serviceUrl: string; own: boolean; state: Sfu["state"]; trouble: Trouble | undefined; room: Room | undefined }[] {
-        return [...this.sfus.values()].map(({ serviceUrl, state, trouble, room }) => ({ serviceUrl, own: serviceUrl === this.ownServiceUrl, state, trouble, room }));
+        return [...this.sfus.values()].map(({ serviceUrl, state, trouble, room }) => ({
+            serviceUrl,
+            own: serviceUrl === this.ownServiceUrl,
+            state,
+            trouble,
+            room,
+        }));
     }
 
     /** Resolves when everything is taken down; before that a rejoin would be undone by our own leaving. */
@@ -237,7 +253,8 @@ export class Call {
 
     /** matrix-js-sdk's own manager tells its own sessions; ours, with the guarded client, we tell ourselves. */
     private readonly stateChanged = (event: MatrixEvent): void => {
-        if (event.getType() === EventType.GroupCallMemberPrefix && event.getRoomId() === this.session.room.roomId) void this.rtc.ensureRecalculateSessionMembers();
+        if (event.getType() === EventType.GroupCallMemberPrefix && event.getRoomId() === this.session.room.roomId)
+            void this.rtc.ensureRecalculateSessionMembers();
     };
 
     private readonly keyArrived = (identity: string): void => {

@@ -11,7 +11,12 @@ interface Notice {
 }
 
 /** Buttons by key; the lobby has the first two as well. */
-const KEYS: Record<string, string[]> = { m: ["microphone", "lobby-microphone"], v: ["camera", "lobby-camera"], s: ["screen"], l: ["leave"] };
+const KEYS: Record<string, string[]> = {
+    m: ["microphone", "lobby-microphone"],
+    v: ["camera", "lobby-camera"],
+    s: ["screen"],
+    l: ["leave"],
+};
 
 /** Keys work everywhere but in text fields. Called once. */
 export function listenToKeys(): void {
@@ -80,19 +85,36 @@ export class Controls {
 /** Everything that is not as it should be right now. */
 function notices(call: Call): Notice[] {
     const list: Notice[] = [];
-    const say = (trouble: Trouble | undefined, otherwise: Notice): void => void list.push(trouble ? { text: trouble.what, todo: trouble.todo } : otherwise);
+    const say = (trouble: Trouble | undefined, otherwise: Notice): void =>
+        void list.push(trouble ? { text: trouble.what, todo: trouble.todo } : otherwise);
 
     for (const { own, state, trouble, serviceUrl } of call.servers()) {
         if (state === "connected") continue;
         if (own && call.state === "joining") list.push({ text: "Connecting…" });
-        else if (own) say(trouble, { text: "The connection broke. Reconnecting…", todo: "You stay in the call; nothing to do unless this lasts." });
-        else say(trouble, { text: `Connecting to another media server: ${serviceUrl}`, todo: "Some people are seen and heard once that works." });
+        else if (own)
+            say(trouble, { text: "The connection broke. Reconnecting…", todo: "You stay in the call; nothing to do unless this lasts." });
+        else
+            say(trouble, {
+                text: `Connecting to another media server: ${serviceUrl}`,
+                todo: "Some people are seen and heard once that works.",
+            });
     }
-    if (!call.homeserverAnswers) list.push({ text: "Your homeserver does not answer.", todo: "Sound and picture go on, but you do not see who joins or leaves until it is back." });
+    if (!call.homeserverAnswers)
+        list.push({
+            text: "Your homeserver does not answer.",
+            todo: "Sound and picture go on, but you do not see who joins or leaves until it is back.",
+        });
     const muted = call.servers().filter(({ room }) => room && !room.canPlaybackAudio);
     if (muted.length > 0)
-        list.push({ text: "The browser holds back the sound until you click.", action: { label: "Play sound", run: () => muted.forEach(({ room }) => void room!.startAudio()) } });
+        list.push({
+            text: "The browser holds back the sound until you click.",
+            action: { label: "Play sound", run: () => muted.forEach(({ room }) => void room!.startAudio()) },
+        });
     for (const { what, todo } of call.media.troubles.values()) list.push({ text: what, todo });
-    for (const [sender] of call.refusedKeys) list.push({ text: `A media key in the name of ${sender} was refused: it did not come end-to-end encrypted from their device.`, todo: "Their app may be too old, or someone interferes." });
+    for (const [sender] of call.refusedKeys)
+        list.push({
+            text: `A media key in the name of ${sender} was refused: it did not come end-to-end encrypted from their device.`,
+            todo: "Their app may be too old, or someone interferes.",
+        });
     return list;
 }

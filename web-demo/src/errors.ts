@@ -89,19 +89,36 @@ export function homeserverTrouble(error: unknown, homeserver: string, doing: str
 export function loginTrouble(error: unknown, homeserver: string): Trouble {
     const { errcode } = clues(error);
     if (errcode === "M_FORBIDDEN")
-        return new Trouble("login-refused", "User name or password is wrong.", homeserver, "Type them again; check that this is your homeserver.", error);
+        return new Trouble(
+            "login-refused",
+            "User name or password is wrong.",
+            homeserver,
+            "Type them again; check that this is your homeserver.",
+            error,
+        );
     return homeserverTrouble(error, homeserver, "logging in");
 }
 
 export function joinRoomTrouble(error: unknown, room: string, homeserver: string): Trouble {
     const { errcode } = clues(error);
     if (errcode === "M_FORBIDDEN" || errcode === "M_NOT_FOUND" || errcode === "M_UNKNOWN")
-        return new Trouble("not-in-room", "You are not in this room, or it does not exist.", room, "Ask someone in the room to invite you, then open the link again.", error);
+        return new Trouble(
+            "not-in-room",
+            "You are not in this room, or it does not exist.",
+            room,
+            "Ask someone in the room to invite you, then open the link again.",
+            error,
+        );
     return homeserverTrouble(error, homeserver, "joining the room");
 }
 
 export function removedFromRoom(room: string): Trouble {
-    return new Trouble("removed", "You are no longer in this room.", room, "Someone removed you, or you left in another app. Ask for a new invitation to come back.");
+    return new Trouble(
+        "removed",
+        "You are no longer in this room.",
+        room,
+        "Someone removed you, or you left in another app. Ask for a new invitation to come back.",
+    );
 }
 
 export function mayNotCall(room: string): Trouble {
@@ -142,11 +159,30 @@ export function tokenTrouble(serviceUrl: string, status?: number, body?: { errco
             cause,
         );
     if (status === 403)
-        return new Trouble("token-refused", `The call server does not let you into this call.${said}`, serviceUrl, "Check that you are joined to the room; then ask the administrator.", cause);
+        return new Trouble(
+            "token-refused",
+            `The call server does not let you into this call.${said}`,
+            serviceUrl,
+            "Check that you are joined to the room; then ask the administrator.",
+            cause,
+        );
     if (status === 404)
-        return new Trouble("token-refused", "There is no call server at this address.", `${serviceUrl}/sfu/get`, "Tell the administrator: “livekit_service_url” points to the wrong place.", cause);
-    if (status === 429) return new Trouble("rate-limited", "The call server asks us to slow down.", serviceUrl, "Wait a minute, then try again.", cause);
-    return new Trouble("token-refused", `The call server failed (HTTP ${status}).${said}`, serviceUrl, "Try again; if it stays, show this message to the administrator.", cause);
+        return new Trouble(
+            "token-refused",
+            "There is no call server at this address.",
+            `${serviceUrl}/sfu/get`,
+            "Tell the administrator: “livekit_service_url” points to the wrong place.",
+            cause,
+        );
+    if (status === 429)
+        return new Trouble("rate-limited", "The call server asks us to slow down.", serviceUrl, "Wait a minute, then try again.", cause);
+    return new Trouble(
+        "token-refused",
+        `The call server failed (HTTP ${status}).${said}`,
+        serviceUrl,
+        "Try again; if it stays, show this message to the administrator.",
+        cause,
+    );
 }
 
 /** livekit-client could not connect: its `ConnectionError` carries `reasonName` and `status`. */
@@ -155,10 +191,24 @@ export function mediaTrouble(error: unknown, url: string): Trouble {
     const { reasonName, status, message } = clues(error);
     if (status === 503 || status === 429 || status === 200)
         return new Trouble("media-full", "The media server takes no more people right now.", url, "Try again in a few minutes.", error);
-    if (status === 404) return new Trouble("media-refused", "The media server does not know this call.", url, "Join again; only people of the server's own homeserver can start a call.", error);
+    if (status === 404)
+        return new Trouble(
+            "media-refused",
+            "The media server does not know this call.",
+            url,
+            "Join again; only people of the server's own homeserver can start a call.",
+            error,
+        );
     if (reasonName === "NotAllowed")
-        return new Trouble("media-refused", "The media server did not accept our token.", url, "Reload the page. If it stays, tell the administrator: clocks or keys differ.", error);
-    if (/could not establish (?!signal)/i.test(message ?? "")) // ICE or DTLS, not the WebSocket
+        return new Trouble(
+            "media-refused",
+            "The media server did not accept our token.",
+            url,
+            "Reload the page. If it stays, tell the administrator: clocks or keys differ.",
+            error,
+        );
+    if (/could not establish (?!signal)/i.test(message ?? ""))
+        // ICE or DTLS, not the WebSocket
         return new Trouble(
             "media-blocked",
             "The media server answers, but no sound or picture can get through.",
@@ -166,12 +216,19 @@ export function mediaTrouble(error: unknown, url: string): Trouble {
             "A firewall or VPN is in the way: try another network. The administrator: open the media port (UDP and TCP) and check the public address.",
             error,
         );
-    return new Trouble("media-unreachable", "The media server does not answer.", url, "Check your connection. If it stays, tell the administrator: WebSockets may not be passed on.", error);
+    return new Trouble(
+        "media-unreachable",
+        "The media server does not answer.",
+        url,
+        "Check your connection. If it stays, tell the administrator: WebSockets may not be passed on.",
+        error,
+    );
 }
 
 /** The media server ended the connection for good. `reason` is LiveKit's DisconnectReason by name. */
 export function disconnectTrouble(reason: string | undefined, url: string): Trouble | undefined {
-    if (reason === "DUPLICATE_IDENTITY") return new Trouble("replaced", "You joined this call somewhere else with the same login.", url, "Go on there, or rejoin here.");
+    if (reason === "DUPLICATE_IDENTITY")
+        return new Trouble("replaced", "You joined this call somewhere else with the same login.", url, "Go on there, or rejoin here.");
     if (reason === "PARTICIPANT_REMOVED" || reason === "ROOM_DELETED" || reason === "ROOM_CLOSED")
         return new Trouble("removed", "You were removed from the call.", url, "If this is a mistake, rejoin or ask a room administrator.");
     return undefined; // anything else is a broken connection: try again
@@ -180,23 +237,65 @@ export function disconnectTrouble(reason: string | undefined, url: string): Trou
 /** The media server connected us but took no track. */
 export function publishTrouble(error: unknown): Trouble {
     if (/permission/i.test(clues(error).message ?? ""))
-        return new Trouble("may-not-publish", "You may watch and listen, but not send.", "the media server", "It takes media only from people of its own homeserver. Its administrator can allow yours.", error);
-    return new Trouble("may-not-publish", "The media server did not take your sound or picture.", "the media server", "Turn camera and microphone off and on again; if that does not help, rejoin.", error);
+        return new Trouble(
+            "may-not-publish",
+            "You may watch and listen, but not send.",
+            "the media server",
+            "It takes media only from people of its own homeserver. Its administrator can allow yours.",
+            error,
+        );
+    return new Trouble(
+        "may-not-publish",
+        "The media server did not take your sound or picture.",
+        "the media server",
+        "Turn camera and microphone off and on again; if that does not help, rejoin.",
+        error,
+    );
 }
 
 /** getUserMedia or getDisplayMedia failed. */
 export function deviceTrouble(error: unknown, device: "camera" | "microphone" | "screen"): Trouble {
     const { name } = clues(error);
     if (name === "NotAllowedError" || name === "SecurityError")
-        return new Trouble("device-denied", `The browser does not let this page use your ${device}.`, device, `Click the ${device} or lock sign in the address bar, allow it, and try again.`, error);
+        return new Trouble(
+            "device-denied",
+            `The browser does not let this page use your ${device}.`,
+            device,
+            `Click the ${device} or lock sign in the address bar, allow it, and try again.`,
+            error,
+        );
     if (name === "NotFoundError" || name === "OverconstrainedError" || name === "DevicesNotFoundError")
-        return new Trouble("device-missing", `No ${device} was found.`, device, `Plug one in or choose another. You can join without a ${device}.`, error);
+        return new Trouble(
+            "device-missing",
+            `No ${device} was found.`,
+            device,
+            `Plug one in or choose another. You can join without a ${device}.`,
+            error,
+        );
     if (name === "NotReadableError" || name === "AbortError" || name === "TrackStartError")
-        return new Trouble("device-busy", `Your ${device} does not start.`, device, "Another program may be using it: close that, then try again.", error);
-    return new Trouble("unknown", `Your ${device} does not work: ${clues(error).message ?? name ?? "no reason given"}`, device, "Try another device, or reload the page.", error);
+        return new Trouble(
+            "device-busy",
+            `Your ${device} does not start.`,
+            device,
+            "Another program may be using it: close that, then try again.",
+            error,
+        );
+    return new Trouble(
+        "unknown",
+        `Your ${device} does not work: ${clues(error).message ?? name ?? "no reason given"}`,
+        device,
+        "Try another device, or reload the page.",
+        error,
+    );
 }
 
 export function unknownTrouble(error: unknown): Trouble {
     if (error instanceof Trouble) return error;
-    return new Trouble("unknown", clues(error).message ?? "Something unexpected went wrong.", "this page", "Reload the page. If it happens again, report it with this text.", error);
+    return new Trouble(
+        "unknown",
+        clues(error).message ?? "Something unexpected went wrong.",
+        "this page",
+        "Reload the page. If it happens again, report it with this text.",
+        error,
+    );
 }

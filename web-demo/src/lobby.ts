@@ -47,7 +47,13 @@ export class Lobby {
         byId("lobby-people").textContent = names.length === 0 ? "Nobody is here yet." : `In the call: ${names.join(", ")}`;
         for (const device of ["camera", "microphone"] as const) {
             const on = media.isOn(device);
-            showToggle(byId(`lobby-${device}`), device === "camera" ? "Camera" : "Microphone", `${device === "camera" ? "camera" : "mic"}${on ? "" : "-off"}`, on, media.troubles.has(device));
+            showToggle(
+                byId(`lobby-${device}`),
+                device === "camera" ? "Camera" : "Microphone",
+                `${device === "camera" ? "camera" : "mic"}${on ? "" : "-off"}`,
+                on,
+                media.troubles.has(device),
+            );
             byId(`lobby-${device}`).classList.toggle("off", !on);
         }
         byId("lobby-troubles").replaceChildren(...[...media.troubles.values()].map(troubleBox));
@@ -68,7 +74,11 @@ export class Lobby {
             const select = byId<HTMLSelectElement>(`lobby-${device}s`);
             const inputs = await this.media.inputs(device as Device);
             const options = inputs.map((input, index) => {
-                const option = element("option", "", input.label || `${device === "camera" ? "Camera" : "Microphone"} ${index + 1}`) as HTMLOptionElement;
+                const option = element(
+                    "option",
+                    "",
+                    input.label || `${device === "camera" ? "Camera" : "Microphone"} ${index + 1}`,
+                ) as HTMLOptionElement;
                 option.value = input.deviceId;
                 return option;
             });

@@ -1,7 +1,17 @@
 // My camera, microphone and screen: on or off, which device, and the tracks to publish. One object lives from the lobby
 // through the call, so a browser asks for permission once. Called by lobby.ts, controls.ts and call.ts.
 
-import { VideoPresets, createLocalAudioTrack, createLocalScreenTracks, createLocalVideoTrack, type LocalAudioTrack, type LocalTrack, type LocalVideoTrack, type Room, type TrackPublishOptions } from "livekit-client";
+import {
+    VideoPresets,
+    createLocalAudioTrack,
+    createLocalScreenTracks,
+    createLocalVideoTrack,
+    type LocalAudioTrack,
+    type LocalTrack,
+    type LocalVideoTrack,
+    type Room,
+    type TrackPublishOptions,
+} from "livekit-client";
 
 import { Trouble, deviceTrouble, publishTrouble } from "./errors.ts";
 
@@ -90,7 +100,12 @@ export class Media {
 
     private async open(device: Device): Promise<void> {
         if (!navigator.mediaDevices)
-            throw new Trouble("insecure-page", "Browsers give a page camera and microphone only over HTTPS or on localhost.", location.origin, "Open this page with https://.");
+            throw new Trouble(
+                "insecure-page",
+                "Browsers give a page camera and microphone only over HTTPS or on localhost.",
+                location.origin,
+                "Open this page with https://.",
+            );
         const deviceId = this.chosen.get(device);
         if (device === "camera") this.camera = await createLocalVideoTrack({ deviceId, resolution: VideoPresets.h720.resolution });
         else this.microphone = await createLocalAudioTrack({ deviceId });
@@ -99,7 +114,13 @@ export class Media {
 
     private async publish(track: LocalTrack): Promise<void> {
         // The settings of Element Call: VP8 with two smaller simulcast layers. RED off: it cannot be unpacked when encrypted.
-        const options: TrackPublishOptions = { simulcast: true, videoCodec: "vp8", videoSimulcastLayers: [VideoPresets.h180, VideoPresets.h360], dtx: true, red: false };
+        const options: TrackPublishOptions = {
+            simulcast: true,
+            videoCodec: "vp8",
+            videoSimulcastLayers: [VideoPresets.h180, VideoPresets.h360],
+            dtx: true,
+            red: false,
+        };
         try {
             await this.room?.localParticipant.publishTrack(track, options);
             this.troubles.delete("publishing");

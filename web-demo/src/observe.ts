@@ -25,7 +25,14 @@ function state() {
         trouble: call?.trouble?.code ?? null,
         room: call?.session.room.roomId ?? null,
         identity: call?.self.identity ?? null,
-        e2ee: call ? { room: call.session.encrypted, keyTransport: call.keyTransport, refusedKeys: Object.fromEntries(call.refusedKeys), ...call.privacy() } : null,
+        e2ee: call
+            ? {
+                  room: call.session.encrypted,
+                  keyTransport: call.keyTransport,
+                  refusedKeys: Object.fromEntries(call.refusedKeys),
+                  ...call.privacy(),
+              }
+            : null,
         servers: call?.servers().map(({ serviceUrl, own, state }) => ({ serviceUrl, own, state })) ?? [],
         participants:
             (call?.state === "left" ? [] : call?.people())?.map((person) => ({
@@ -47,7 +54,9 @@ function state() {
 
 /** The picture on the person's tile: its real size and how long it has been playing; null without one. */
 function shownVideo(identity: string, kind: string): { width: number; height: number; currentTime: number } | null {
-    const video = document.querySelector<HTMLVideoElement>(`.tile[data-identity="${CSS.escape(identity)}"][data-kind="${kind}"].picture video`);
+    const video = document.querySelector<HTMLVideoElement>(
+        `.tile[data-identity="${CSS.escape(identity)}"][data-kind="${kind}"].picture video`,
+    );
     return video ? { width: video.videoWidth, height: video.videoHeight, currentTime: video.currentTime } : null;
 }
 

@@ -75,8 +75,14 @@ export function showToggle(button: HTMLElement, name: string, iconName: string, 
 
 /** Initials and a colour that is always the same for the same person. */
 export function showAvatar(place: HTMLElement, name: string, userId: string): void {
-    const words = name.replace(/^[@#]/, "").split(/[\s._-]+/).filter(Boolean);
-    place.textContent = words.slice(0, 2).map((word) => [...word][0]!.toUpperCase()).join("");
+    const words = name
+        .replace(/^[@#]/, "")
+        .split(/[\s._-]+/)
+        .filter(Boolean);
+    place.textContent = words
+        .slice(0, 2)
+        .map((word) => [...word][0]!.toUpperCase())
+        .join("");
     let hue = 0;
     for (const char of userId) hue = (hue * 31 + char.codePointAt(0)!) % 360;
     place.style.setProperty("--hue", String(hue));

@@ -55,7 +55,7 @@ export function describe(member: Member, participant: Participant | undefined, k
         microphone: microphone === undefined ? "none" : microphone.isMuted ? "muted" : "on",
         camera: track(CAMERA) as VideoTrack | undefined,
         screen: track(SCREEN) as VideoTrack | undefined,
-        sounds: member.mine ? [] : [track(MICROPHONE), track(SCREEN_SOUND)].filter((one) => one !== undefined) as AudioTrack[],
+        sounds: member.mine ? [] : ([track(MICROPHONE), track(SCREEN_SOUND)].filter((one) => one !== undefined) as AudioTrack[]),
         protection,
         quality: participant?.connectionQuality ?? "unknown",
     };

@@ -50,7 +50,8 @@ export async function resume(typedHomeserver: string, accessToken: string): Prom
     const homeserver = await homeserverUrl(typedHomeserver);
     try {
         const { user_id: userId, device_id: deviceId } = await createClient({ baseUrl: homeserver, accessToken }).whoami();
-        if (!deviceId) throw new Trouble("session-ended", "This token belongs to no device.", homeserver, "Use the token of a normal login.");
+        if (!deviceId)
+            throw new Trouble("session-ended", "This token belongs to no device.", homeserver, "Use the token of a normal login.");
         return { homeserver, userId, deviceId, accessToken };
     } catch (error) {
         throw homeserverTrouble(error, homeserver, "checking the login");
@@ -137,7 +138,12 @@ async function deviceKeysPublished(client: MatrixClient, credentials: Credential
         if (await publishedKey(client, credentials)) return;
         await new Promise((done) => setTimeout(done, KEY_CHECK_PAUSE_MS));
     }
-    throw new Trouble("device-keys", "The homeserver did not take our encryption keys.", credentials.homeserver, "Try again; if it stays, tell the administrator.");
+    throw new Trouble(
+        "device-keys",
+        "The homeserver did not take our encryption keys.",
+        credentials.homeserver,
+        "Try again; if it stays, tell the administrator.",
+    );
 }
 
 function firstSync(client: MatrixClient, homeserver: string): Promise<void> {
@@ -162,6 +168,15 @@ function takeDevice({ userId, deviceId }: Credentials): Promise<void> {
                 taken();
                 return new Promise(() => {});
             })
-            .catch(() => refused(new Trouble("already-open", "This login is already open in another tab.", "this browser", "Close the other tab, then reload this one.")));
+            .catch(() =>
+                refused(
+                    new Trouble(
+                        "already-open",
+                        "This login is already open in another tab.",
+                        "this browser",
+                        "Close the other tab, then reload this one.",
+                    ),
+                ),
+            );
     });
 }

@@ -54,7 +54,12 @@ export class Tile {
         const pin = this.part(".pin");
         pin.setAttribute("aria-pressed", String(pinned));
         pin.setAttribute("aria-label", pinned ? `Stop showing ${name} large` : `Show ${name} large`);
-        this.root.setAttribute("aria-label", [this.part(".name").textContent, this.kind === "camera" && person.microphone !== "on" ? "microphone off" : "", hint].filter(Boolean).join(", "));
+        this.root.setAttribute(
+            "aria-label",
+            [this.part(".name").textContent, this.kind === "camera" && person.microphone !== "on" ? "microphone off" : "", hint]
+                .filter(Boolean)
+                .join(", "),
+        );
         this.showPicture();
     }
 

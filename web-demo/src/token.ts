@@ -35,11 +35,22 @@ export async function fetchToken(client: MatrixClient, serviceUrl: string, roomI
     try {
         token = { url: String(body.url), jwt: String(body.jwt), ...readClaims(body.jwt) };
     } catch (error) {
-        throw new Trouble("token-unreadable", "The call server sent something that is not a token.", serviceUrl, "Tell the administrator.", error);
+        throw new Trouble(
+            "token-unreadable",
+            "The call server sent something that is not a token.",
+            serviceUrl,
+            "Tell the administrator.",
+            error,
+        );
     }
     // The others look for us under this name. If the service gives another, they would wait for our media forever.
     const expected = memberIdentity(client.getUserId()!, deviceId);
     if (token.identity !== expected)
-        throw new Trouble("identity-mismatch", `The call server calls us “${token.identity}” instead of “${expected}”.`, serviceUrl, "Tell the administrator: others would not find your picture.");
+        throw new Trouble(
+            "identity-mismatch",
+            `The call server calls us “${token.identity}” instead of “${expected}”.`,
+            serviceUrl,
+            "Tell the administrator: others would not find your picture.",
+        );
     return token;
 }

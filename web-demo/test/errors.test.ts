@@ -1,7 +1,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { deviceTrouble, disconnectTrouble, homeserverTrouble, joinRoomTrouble, loginTrouble, mayNotCall, mediaTrouble, noTransport, publishTrouble, removedFromRoom, tokenTrouble, unknownTrouble, type Trouble } from "../src/errors.ts";
+import {
+    deviceTrouble,
+    disconnectTrouble,
+    homeserverTrouble,
+    joinRoomTrouble,
+    loginTrouble,
+    mayNotCall,
+    mediaTrouble,
+    noTransport,
+    publishTrouble,
+    removedFromRoom,
+    tokenTrouble,
+    unknownTrouble,
+    type Trouble,
+} from "../src/errors.ts";
 
 const HS = "https://matrix.example.org";
 const RTC = "https://rtc.example.org";
@@ -40,7 +54,8 @@ const cases: [string, Trouble][] = [
 test("every failure says what, where and what to do", () => {
     for (const [code, trouble] of cases) {
         assert.equal(trouble.code, code);
-        for (const text of [trouble.what, trouble.where, trouble.todo]) assert.ok(text.length > 0 && !/undefined|\[object/.test(text), `${code}: “${text}”`);
+        for (const text of [trouble.what, trouble.where, trouble.todo])
+            assert.ok(text.length > 0 && !/undefined|\[object/.test(text), `${code}: “${text}”`);
         assert.match(trouble.what, /[.:!”]$|[a-z]$/, code);
     }
 });

@@ -3,7 +3,8 @@ import { test } from "node:test";
 
 import { memberIdentity, readClaims } from "../src/identity.ts";
 
-const jwt = (claims: object): string => `${Buffer.from('{"alg":"HS256"}').toString("base64url")}.${Buffer.from(JSON.stringify(claims)).toString("base64url")}.c2ln`;
+const jwt = (claims: object): string =>
+    `${Buffer.from('{"alg":"HS256"}').toString("base64url")}.${Buffer.from(JSON.stringify(claims)).toString("base64url")}.c2ln`;
 
 test("the identity of a state-event member is user and device in clear", () => {
     assert.equal(memberIdentity("@alice:example.org", "DEVICE123"), "@alice:example.org:DEVICE123");
@@ -17,5 +18,6 @@ test("claims are read, with any of base64url's characters", () => {
 });
 
 test("what is not a media token is refused", () => {
-    for (const wrong of ["", "a.b.c", "no dots", jwt({}), jwt({ sub: "x" }), jwt({ sub: 1, video: { room: "r" } })]) assert.throws(() => readClaims(wrong));
+    for (const wrong of ["", "a.b.c", "no dots", jwt({}), jwt({ sub: "x" }), jwt({ sub: 1, video: { room: "r" } })])
+        assert.throws(() => readClaims(wrong));
 });

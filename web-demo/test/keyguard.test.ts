@@ -10,8 +10,18 @@ const SENDER = "@bob:example.org";
 
 function received(encryption: { sender?: string; senderDevice?: string } | null, claimed = "BOBDEVICE") {
     return {
-        message: { type: "io.element.call.encryption_keys", sender: SENDER, content: { room_id: "!r:x", keys: { index: 0, key: "AAAA" }, member: { id: "x", claimed_device_id: claimed } } },
-        encryptionInfo: encryption && { sender: SENDER, senderDevice: "BOBDEVICE", senderCurve25519KeyBase64: "c", senderVerified: false, ...encryption },
+        message: {
+            type: "io.element.call.encryption_keys",
+            sender: SENDER,
+            content: { room_id: "!r:x", keys: { index: 0, key: "AAAA" }, member: { id: "x", claimed_device_id: claimed } },
+        },
+        encryptionInfo: encryption && {
+            sender: SENDER,
+            senderDevice: "BOBDEVICE",
+            senderCurve25519KeyBase64: "c",
+            senderVerified: false,
+            ...encryption,
+        },
     };
 }
 
@@ -38,7 +48,13 @@ test("a key from the very device it names, Olm-encrypted, is believed", () => {
 });
 
 test("by default no other key is", () => {
-    const forged = [received(null), received({ sender: "@eve:example.org" }), received({ senderDevice: "OTHER" }), received({ senderDevice: undefined }), received({}, "OTHER")];
+    const forged = [
+        received(null),
+        received({ sender: "@eve:example.org" }),
+        received({ senderDevice: "OTHER" }),
+        received({ senderDevice: undefined }),
+        received({}, "OTHER"),
+    ];
     for (const message of forged) assert.deepEqual(pass("olm", message), { keys: 0, refused: [SENDER] });
 });
 
@@ -48,13 +64,23 @@ test("the test mode believes clear ones", () => {
 
 test("the test mode sends in clear, the default through Olm", () => {
     const calls: string[] = [];
-    const client = Object.assign(new EventEmitter(), { encryptAndSendToDevice: () => calls.push("olm"), queueToDevice: () => calls.push("clear") });
+    const client = Object.assign(new EventEmitter(), {
+        encryptAndSendToDevice: () => calls.push("olm"),
+        queueToDevice: () => calls.push("clear"),
+    });
     for (const transport of ["olm", "clear"] as const) {
-        void guardKeys(client as unknown as MatrixClient, transport, () => {}).encryptAndSendToDevice("t", [{ userId: SENDER, deviceId: "D" }], {});
+        void guardKeys(client as unknown as MatrixClient, transport, () => {}).encryptAndSendToDevice(
+            "t",
+            [{ userId: SENDER, deviceId: "D" }],
+            {},
+        );
     }
     assert.deepEqual(calls, ["olm", "clear"]);
 });
 
 test("messages that are no keys do not concern the session", () => {
-    assert.deepEqual(pass("olm", { message: { type: "m.dummy", sender: SENDER, content: {} }, encryptionInfo: null }), { keys: 0, refused: [] });
+    assert.deepEqual(pass("olm", { message: { type: "m.dummy", sender: SENDER, content: {} }, encryptionInfo: null }), {
+        keys: 0,
+        refused: [],
+    });
 });

@@ -7,12 +7,20 @@ const GAP = 10;
 
 test("tiles never overflow and keep their shape", () => {
     for (let count = 1; count <= 30; count++) {
-        for (const [width, height] of [[1376, 780], [344, 560], [800, 300], [300, 900]] as const) {
+        for (const [width, height] of [
+            [1376, 780],
+            [344, 560],
+            [800, 300],
+            [300, 900],
+        ] as const) {
             const { columns, tileWidth, tileHeight } = bestGrid(count, width, height, GAP);
             const rows = Math.ceil(count / columns);
             assert.ok(columns * tileWidth + (columns - 1) * GAP <= width, `${count} in ${width}×${height}: too wide`);
             assert.ok(rows * tileHeight + (rows - 1) * GAP <= height, `${count} in ${width}×${height}: too high`);
-            assert.ok(tileWidth / tileHeight > 0.98 && tileWidth / tileHeight < 1.82, `${count} in ${width}×${height}: ${tileWidth}×${tileHeight}`);
+            assert.ok(
+                tileWidth / tileHeight > 0.98 && tileWidth / tileHeight < 1.82,
+                `${count} in ${width}×${height}: ${tileWidth}×${tileHeight}`,
+            );
         }
     }
 });

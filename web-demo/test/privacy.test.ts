@@ -19,7 +19,11 @@ const bob: Member = { identity: "@bob:x:D", userId: "@bob:x", deviceId: "D", nam
 
 /** As much of a LiveKit participant as people.ts reads. */
 function participant(...publications: object[]): Parameters<typeof describe>[1] {
-    return { trackPublications: new Map(publications.map((one, sid) => [sid, one])), isSpeaking: false, connectionQuality: "good" } as never;
+    return {
+        trackPublications: new Map(publications.map((one, sid) => [sid, one])),
+        isSpeaking: false,
+        connectionQuality: "good",
+    } as never;
 }
 const video = { source: "camera", isMuted: false, isEncrypted: true, track: { kind: "video" } };
 const sound = { source: "microphone", isMuted: false, isEncrypted: true, track: { kind: "audio" } };
