@@ -2,6 +2,7 @@
 // through the call, so a browser asks for permission once. Called by lobby.ts, controls.ts and call.ts.
 
 import {
+    TrackEvent,
     VideoPresets,
     createLocalAudioTrack,
     createLocalScreenTracks,
@@ -123,6 +124,8 @@ export class Media {
         };
         try {
             await this.room?.localParticipant.publishTrack(track, options);
+            // livekit-client does not pass on a click that came while it was publishing.
+            track.emit(track.isMuted ? TrackEvent.Muted : TrackEvent.Unmuted, track);
             this.troubles.delete("publishing");
         } catch (error) {
             this.troubles.set("publishing", publishTrouble(error));
