@@ -8,8 +8,10 @@
 //   parameters                                    more URL parameters for Element Call
 // The page says where it stands in `window.host`: {log: string[], joined: boolean, error?: string}.
 import { ClientWidgetApi, MatrixWidgetType, OpenIDRequestState, Widget, WidgetDriver } from "matrix-widget-api";
+import { logger } from "matrix-js-sdk/lib/logger.js";
 import { ClientEvent, createClient, MatrixError, MatrixEventEvent, RoomStateEvent, SyncState } from "matrix-js-sdk";
 
+logger.setLevel("warn"); // the SDK tells every request otherwise
 const options = JSON.parse(decodeURIComponent(location.hash.slice(1)));
 const { roomId } = options;
 const host = (window.host = { log: [], joined: false });
@@ -140,8 +142,8 @@ class Driver extends WidgetDriver {
 
 async function startClient() {
   const client = createClient({ baseUrl: options.homeserver, userId: options.userId, deviceId: options.deviceId, accessToken: options.token });
-  // IndexedDB keeps the device's keys: a reload is the same device, as it is for a person.
-  await client.initRustCrypto();
+  // IndexedDB keeps the device's keys: a reload is the same device, as it is for a person. Two people may share a browser.
+  await client.initRustCrypto({ cryptoDatabasePrefix: `${options.userId} ${options.deviceId}` });
   const synced = new Promise((resolve) => client.on(ClientEvent.Sync, (state) => state === SyncState.Prepared && resolve()));
   await client.startClient({ initialSyncLimit: 20 });
   await synced;

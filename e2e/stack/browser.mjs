@@ -1,6 +1,7 @@
 // Real Chromium with fake camera and microphone, driven by playwright-core. One browser serves a test file; every
 // participant gets a browser context of its own, as if on a machine of its own.
 import { execFileSync } from "node:child_process";
+import os from "node:os";
 import { chromium } from "playwright-core";
 
 const FLAGS = [
@@ -17,6 +18,9 @@ const FLAGS = [
   "--autoplay-policy=no-user-gesture-required",
 ];
 
+/** On a machine without a network Chromium would offer no ICE candidate at all; elsewhere it leaves loopback out, as for people. */
+const LOOPBACK_ONLY = "--allow-loopback-in-peer-connection";
+
 /** Chromium by any name it is packaged under; `CHROMIUM` overrides. */
 function executable() {
   const names = process.env.CHROMIUM ? [process.env.CHROMIUM] : ["chromium", "chromium-browser", "google-chrome"];
@@ -31,9 +35,11 @@ function executable() {
 }
 
 /**
- * Playwright's own flags are left out: some (mDNS, throttling, features switched off) would make this Chromium unlike
- * the one people use.
+ * Playwright's own flags are left out: they switch features off and make this Chromium unlike the one people use.
  */
 export function startBrowser() {
-  return chromium.launch({ executablePath: executable(), ignoreDefaultArgs: true, args: [...FLAGS, "--remote-debugging-pipe", "about:blank"] });
+  const args = [...FLAGS, "--remote-debugging-pipe"];
+  const offline = Object.values(os.networkInterfaces()).flat().every((address) => address.internal);
+  if (offline) args.push(LOOPBACK_ONLY);
+  return chromium.launch({ executablePath: executable(), ignoreDefaultArgs: true, args: [...args, "about:blank"] });
 }

@@ -1,18 +1,16 @@
-// Serves what runs in the browser, on one loopback port:
+// Serves what runs in the browser and is not the web demo (Parlour serves that itself), on one loopback port:
 //   /host/                  our widget host, bundled from e2e/host/
 //   /peer/                  a bare livekit-client page, bundled from e2e/peer/
 //   /element-call/<mode>/   the unmodified Element Call, with `matrix_rtc_mode` = <mode> in its config.json
-//   /demo/                  the built web demo
 import { readFile } from "node:fs/promises";
 import http from "node:http";
 import path from "node:path";
 import { build } from "esbuild";
-import { E2E, REPOSITORY } from "./places.mjs";
+import { E2E } from "./places.mjs";
 
 const MODULES = path.join(E2E, "node_modules");
 const ELEMENT_CALL = path.join(MODULES, "@element-hq/element-call-embedded/dist");
 const CRYPTO_WASM = path.join(MODULES, "@matrix-org/matrix-sdk-crypto-wasm/pkg");
-export const WEB_DEMO = path.join(REPOSITORY, "web-demo/dist");
 
 /** How Element Call writes membership and picks its SFU; `compatibility` is its default. */
 export const MODES = ["legacy", "compatibility", "matrix_2_0"];
@@ -52,7 +50,6 @@ export async function startPageServer({ port }) {
     ["/host/pkg/", CRYPTO_WASM], // the bundle looks for its WebAssembly beside itself
     ["/host/", path.join(E2E, "host")],
     ["/peer/", path.join(E2E, "peer")],
-    ["/demo/", WEB_DEMO],
     ...MODES.map((mode) => [`/element-call/${mode}/`, ELEMENT_CALL]),
   ];
 
