@@ -131,3 +131,30 @@ export class Peer extends Participant {
     return this.page.evaluate(([way, publish]) => window.peer.join(way, publish), [way, publish]);
   }
 }
+
+export class WebDemo extends Participant {
+  static tiles = { tile: ".tile", caption: ".name" };
+
+  get view() {
+    return this.page.mainFrame();
+  }
+
+  /** Passes the lobby, unless the link skips it, and waits until the demo is connected. */
+  async joins() {
+    const screen = () => this.page.evaluate(() => window.parlour?.state);
+    await until(`${this.name} can join`, LOAD_TIMEOUT_MS, screen, (state) => ["lobby", "call", "ended"].includes(state?.screen));
+    if ((await screen()).screen === "lobby") await this.page.getByRole("button", { name: "Join the call" }).click();
+    await until(`${this.name} is connected`, LOAD_TIMEOUT_MS, screen, (state) => {
+      if (state.trouble) throw new Error(`${this.name}: ${state.trouble}`);
+      return state.connected;
+    });
+  }
+
+  async leave() {
+    await this.page.getByRole("button", { name: /Leave/ }).click();
+  }
+
+  async shareScreen() {
+    await this.page.getByRole("button", { name: /screen/i }).click();
+  }
+}
