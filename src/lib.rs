@@ -1,1 +1,48 @@
+//! Parlour: calls for Matrix rooms, in one binary beside a homeserver.
+//!
+//! ```text
+//!            browser, Element Call, any LiveKit SDK
+//!      HTTPS + WebSocket │                 │ UDP / TCP: ICE, DTLS, RTP
+//!                        ▼                 ▼
+//!   http ── JoinRequest ──▶ ┌──────────── net ────────────┐
+//!    │      SignalRequest   │  one worker thread          │
+//!    │ ◀── SignalResponse ─ │  livekit ⇄ sfu ⇄ transport  │
+//!    ▼                      └─────────────────────────────┘
+//!   matrix ── OpenID, discovery ──▶ homeservers
+//! ```
+//!
+//! Three ways through it:
+//!
+//! - **A join**: [`http`] checks who asks with [`matrix`] and hands out an access token; the WebSocket brings it back, and
+//!   [`net::Node::join`] takes it to the worker, where a [`livekit`] session puts a participant into an [`sfu`] room.
+//! - **An offer**: the session gives it to the room; [`transport`] reads and answers the SDP, the room pairs its sections
+//!   with tracks and subscriptions (`sfu/publication.rs`, `sfu/subscription.rs`).
+//! - **A packet**: [`net`] reads a batch, [`sfu::Sfu::receive`] finds the connection, [`transport`] decrypts,
+//!   `sfu/forwarding.rs` decides who gets it rewritten how, each subscriber's connection encrypts, [`net`] sends.
+//!
+//! The modules, from the wire inwards:
+//!
+//! - [`config`]: one typed config; every default with its reason.
+//! - [`http`]: routes, WebSockets, health, metrics.
+//! - [`matrix`]: the homeserver side: OpenID, server discovery, identities.
+//! - [`net`]: sockets, the worker thread, its handle.
+//! - [`livekit`]: LiveKit signalling as a state machine; access tokens. Pure.
+//! - [`sfu`]: rooms, participants, tracks, forwarding. Pure.
+//! - [`transport`]: one peer connection: SDP, ICE, DTLS, RTP, data channels. Pure.
+//! - [`rtp`]: sequence numbers and codec payload descriptors. Pure.
+//! - [`metrics`]: what is counted.
+//! - [`serve`]: starts and ends all of it.
+//!
+//! "Pure" means: no runtime, no sockets, no clock, no randomness; time and seeds come in as arguments, so that whole calls
+//! run in virtual time under test. `tests/house.rs` holds the modules to it.
 
+pub mod config;
+pub mod http;
+pub mod livekit;
+pub mod matrix;
+pub mod metrics;
+pub mod net;
+pub mod rtp;
+pub mod serve;
+pub mod sfu;
+pub mod transport;

@@ -1,0 +1,127 @@
+//! What must hold for any bytes, one function for each fuzz target.
+//!
+//! `fuzz_targets/` feeds them from libFuzzer; `tests/fuzz_corpus.rs` of the main package includes this file and feeds them
+//! from `corpus/`, so that whatever was found once is checked on every test run.
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE;
+use parlour::livekit::{decode_join_request, decode_request, decode_request_text};
+use parlour::rtp::{h264, vp8};
+use parlour::transport::classify::{self, Datagram};
+use parlour::transport::framing::{self, Deframer, FramingError};
+use parlour::transport::sdp::{Problem, SessionDescription};
+use prost::Message;
+
+/// What is read can be written, and reads the same again.
+pub fn sdp_parse(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    match SessionDescription::parse(text) {
+        Ok(description) => match SessionDescription::parse(&description.to_string()) {
+            Ok(again) => assert_eq!(again, description),
+            // What stood once for all sections or codecs is now said by each.
+            Err(error) => assert!(matches!(error.problem, Problem::TooLong | Problem::LineTooLong), "{error}"),
+        },
+        Err(error) => assert!((1..=text.split('\n').count()).contains(&error.line)),
+    }
+}
+
+/// Four bytes of new numbers, then a payload: rewriting keeps the shape and leaves the frame alone.
+pub fn vp8_descriptor(data: &[u8]) {
+    let Some((&[high, low, tl0_picture_index, key_index], payload)) = data.split_first_chunk() else {
+        return;
+    };
+    let numbers = vp8::Numbers { picture_id: u16::from_be_bytes([high, low]), tl0_picture_index, key_index };
+    let Some(before) = vp8::Descriptor::parse(payload) else {
+        assert!(payload.len() < 6);
+        return;
+    };
+    let mut rewritten = payload.to_vec();
+    before.rewrite(&mut rewritten, numbers);
+    assert_eq!(rewritten[before.len..], payload[before.len..]);
+    let after = vp8::Descriptor::parse(&rewritten).expect("still a descriptor");
+    assert_eq!(after.len, before.len);
+    assert_eq!(after.tl0_picture_index, before.tl0_picture_index.map(|_| tl0_picture_index));
+    assert_eq!(after.temporal_layer, before.temporal_layer);
+    assert_eq!(after.starts_key_frame(&rewritten), before.starts_key_frame(payload));
+    assert_eq!(after.dimensions(&rewritten), before.dimensions(payload));
+}
+
+/// Whether a key frame starts is told by headers: unless units are aggregated, the first two bytes decide.
+pub fn h264(data: &[u8]) {
+    let starts = h264::starts_key_frame(data);
+    let is_aggregate = data.first().is_some_and(|first| first & 0x1f == 24);
+    if !is_aggregate {
+        assert_eq!(starts, h264::starts_key_frame(&data[..data.len().min(2)]));
+    }
+}
+
+/// Every verdict agrees with the first byte, and a ufrag is part of the packet.
+pub fn classify(data: &[u8]) {
+    let first = data.first().copied();
+    match classify::classify(data) {
+        Datagram::Stun { local_ufrag } => {
+            assert!(first.is_some_and(|first| first < 4));
+            if let Some(ufrag) = local_ufrag {
+                let needle = [ufrag.as_bytes(), b":"].concat();
+                assert!(!ufrag.is_empty() && data.windows(needle.len()).any(|window| window == needle));
+            }
+        }
+        Datagram::Dtls => assert!(first.is_some_and(|first| (20..64).contains(&first))),
+        Datagram::Rtp => assert!(first.is_some_and(|first| first >> 6 == 2) && data.len() <= classify::MAX_RTP_BYTES),
+        Datagram::Oversized => assert!(data.len() > classify::MAX_RTP_BYTES),
+        Datagram::TurnChannel { number } => assert!((0x4000..=0x4fff).contains(&number)),
+        Datagram::Unknown => {}
+    }
+}
+
+/// One byte of step, then a stream: cut into steps it gives the same packets as whole.
+pub fn framing(data: &[u8]) {
+    let Some((&step, stream)) = data.split_first() else {
+        return;
+    };
+    let stream = &stream[..stream.len().min(1 << 16)];
+    let whole = deframe([stream]);
+    let cut = deframe(stream.chunks(usize::from(step).max(1)));
+    assert_eq!(cut, whole);
+    for packet in whole.0 {
+        let framed = framing::frame(&packet).expect("no longer than it came");
+        assert_eq!(deframe([&framed[..]]), (vec![packet], Ok(())));
+    }
+}
+
+fn deframe<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Result<(), FramingError>) {
+    let (mut deframer, mut packets) = (Deframer::new(), Vec::new());
+    for read in reads {
+        if let Err(error) = deframer.push(read) {
+            return (packets, Err(error));
+        }
+        loop {
+            match deframer.next_frame() {
+                Ok(Some(packet)) => packets.push(packet.to_vec()),
+                Ok(None) => break,
+                Err(error) => return (packets, Err(error)),
+            }
+        }
+    }
+    (packets, Ok(()))
+}
+
+/// A message that was read can be written and read again, in both encodings.
+pub fn signal_request(data: &[u8]) {
+    if let Ok(request) = decode_request(data) {
+        decode_request(&request.encode_to_vec()).expect("our own encoding");
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = decode_request_text(text);
+    }
+}
+
+/// The parameter as it comes, and the bytes inside it.
+pub fn join_request(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = decode_join_request(text);
+    }
+    let _ = decode_join_request(&BASE64_URL_SAFE.encode(data));
+}

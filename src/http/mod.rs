@@ -1,0 +1,117 @@
+//! Everything that speaks HTTP: the token service, discovery documents, the signalling WebSocket, health and metrics.
+//!
+//! [`serve`] accepts connections and hands requests to the router below. Each route also exists under the prefixes that
+//! deployments use (`/livekit/jwt`, `/livekit/sfu`, the path of `public_url`); see [`prefix`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use tokio_util::task::TaskTracker;
+use tower_http::services::ServeDir;
+
+use crate::config::Config;
+use crate::livekit::access_token::Keys;
+use crate::matrix::OpenId;
+use crate::metrics::Metrics;
+use crate::net::Node;
+use rate_limit::RateLimit;
+
+mod client_address;
+mod cors;
+mod discovery;
+mod error;
+mod health;
+mod join_request;
+mod prefix;
+mod rate_limit;
+mod request_id;
+mod server;
+mod signal;
+mod socket;
+mod token;
+
+pub use discovery::well_known_document;
+pub use server::serve;
+
+/// What every request may need.
+pub struct App {
+    pub config: Arc<Config>,
+    pub keys: Keys,
+    pub node: Node,
+    pub openid: OpenId,
+    pub metrics: Arc<Metrics>,
+    joins: RateLimit,
+    tokens: RateLimit,
+    /// Set when the process is about to end: nobody is let in any more.
+    draining: AtomicBool,
+    /// HTTP connections and the WebSockets that came from them.
+    connections: TaskTracker,
+}
+
+impl App {
+    /// The error is a sentence for the operator.
+    pub fn new(config: Arc<Config>, keys: Keys, node: Node, metrics: Arc<Metrics>) -> Result<Arc<App>, String> {
+        Ok(Arc::new(App {
+            openid: OpenId::new(config.clone())?,
+            joins: RateLimit::per_minute(config.limits.joins_per_minute),
+            tokens: RateLimit::per_minute(config.limits.tokens_per_minute),
+            draining: AtomicBool::new(false),
+            connections: TaskTracker::new(),
+            config,
+            keys,
+            node,
+            metrics,
+        }))
+    }
+
+    /// From now on new callers are sent away; those in a call are the worker's.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+fn router(app: Arc<App>) -> Router {
+    let web_root = app.config.http.web_root.clone();
+    let open = Router::new()
+        .route("/", get(health::root))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/sfu/get", post(token::sfu_get).fallback(token::method_not_allowed))
+        .route("/get_token", post(token::get_token).fallback(token::method_not_allowed))
+        .route("/delegate_delayed_leave", any(token::delegate_delayed_leave))
+        .route("/.well-known/matrix/client", get(discovery::well_known))
+        .route("/_matrix/client/unstable/org.matrix.msc4143/rtc/transports", get(discovery::transports))
+        .route("/_matrix/client/v1/rtc/transports", get(discovery::transports))
+        .route("/rtc", get(signal::v0))
+        .route("/rtc/validate", get(signal::v0_validate))
+        .route("/rtc/v1", get(signal::v1))
+        .route("/rtc/v1/validate", get(signal::v1_validate));
+    let open = match web_root {
+        Some(folder) => open.fallback_service(ServeDir::new(folder)),
+        None => open.fallback(not_found),
+    };
+    // Metrics stay outside of CORS: no web page has any business with them.
+    open.layer(middleware::from_fn(cors::allow_every_origin))
+        .route("/metrics", get(health::metrics))
+        .layer(middleware::from_fn_with_state(app.clone(), request_id::trace))
+        .with_state(app)
+}
+
+/// LiveKit's words; a client that meets them on `/rtc/v1` tries the older dialect.
+async fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, "404 page not found").into_response()
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,168 @@
+//! The HTTP listener: accepts, bounds and times connections, and hands requests to the router.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::client_address::{ClientAddress, client_address};
+use super::{App, prefix, router};
+
+/// The headers of a request that is meant come in one or two packets.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of request line and headers. The line carries a token and a whole SDP offer, gzipped: up to some 20 kB in large
+/// meetings, which proxies pass on only when told to.
+const LARGEST_HEAD: usize = 128 * 1024;
+
+/// HTTP connections that have not become WebSockets, all together.
+const MOST_CONNECTIONS: usize = 4096;
+
+/// The same, from one address that is no trusted proxy.
+const MOST_PER_ADDRESS: usize = 64;
+
+/// For requests under way and for clients to hear that they must leave, before the process ends.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// After an error of `accept` that is not the client's, most likely no file descriptors: lets some be given back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `shutdown`; then finishes what is under way. The sockets of participants end when the worker ends them.
+pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: CancellationToken) {
+    let server = Arc::new(Server {
+        router: router(app.clone()),
+        public_path: app.config.public_url.path().trim_end_matches('/').to_owned(),
+        slots: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+        per_address: Mutex::default(),
+        shutdown: shutdown.clone(),
+        app: app.clone(),
+    });
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING_INTERVAL);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => server.clone().accept(stream, peer),
+                Err(error) => {
+                    tracing::warn!("cannot accept an HTTP connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            _ = housekeeping.tick() => {
+                app.joins.forget_idle();
+                app.tokens.forget_idle();
+            }
+            () = shutdown.cancelled() => break,
+        }
+    }
+    drop(listener);
+    app.drain();
+    app.connections.close();
+    if timeout(SHUTDOWN_TIMEOUT, app.connections.wait()).await.is_err() {
+        tracing::warn!("some connections did not end in time");
+    }
+}
+
+struct Server {
+    app: Arc<App>,
+    router: Router,
+    /// The path of `public_url`, without a slash at its end.
+    public_path: String,
+    slots: Arc<Semaphore>,
+    per_address: Mutex<HashMap<IpAddr, usize>>,
+    shutdown: CancellationToken,
+}
+
+impl Server {
+    fn accept(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        // Too many: closing at once is all we can afford to say.
+        let Ok(slot) = self.slots.clone().try_acquire_owned() else { return };
+        let Some(place) = Place::take(self.clone(), peer.ip().to_canonical()) else { return };
+        // Signalling messages are small and wait for nothing.
+        let _ = stream.set_nodelay(true);
+        let (shutdown, connections) = (self.shutdown.clone(), self.app.connections.clone());
+        let service = service_fn(move |request: hyper::Request<Incoming>| self.clone().call(request, peer.ip()));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(LARGEST_HEAD)
+            // One request a connection: a proxy that reuses one that is just being closed for idleness would answer its
+            // client with an error, and idle connections need neither slots nor time-outs of their own.
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        connections.spawn(async move {
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = shutdown.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!("HTTP connection: {error}");
+            }
+            drop((slot, place));
+        });
+    }
+
+    async fn call(self: Arc<Self>, request: hyper::Request<Incoming>, peer: IpAddr) -> Result<Response, Infallible> {
+        let mut request: Request = request.map(Body::new);
+        *request.uri_mut() = prefix::stripped(request.uri(), &self.public_path);
+        let client = client_address(peer, request.headers(), &self.app.config.http.trusted_proxies);
+        request.extensions_mut().insert(ClientAddress(client));
+        tower_service::Service::call(&mut self.router.clone(), request).await
+    }
+}
+
+/// One of the few connections an address may have.
+struct Place {
+    server: Arc<Server>,
+    address: IpAddr,
+}
+
+impl Place {
+    fn take(server: Arc<Server>, address: IpAddr) -> Option<Place> {
+        let is_proxy = server.app.config.http.trusted_proxies.iter().any(|net| net.contains(&address));
+        let mut counts = server.per_address.lock().expect("no panic while held");
+        let count = counts.entry(address).or_default();
+        if *count >= MOST_PER_ADDRESS && !is_proxy {
+            return None;
+        }
+        *count += 1;
+        drop(counts);
+        server.app.metrics.http_connections.inc();
+        Some(Place { server, address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.server.per_address.lock().expect("no panic while held");
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+        drop(counts);
+        self.server.app.metrics.http_connections.dec();
+    }
+}

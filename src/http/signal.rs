@@ -1,0 +1,256 @@
+//! The door of the SFU: checks a client's access token and its request, joins it to the room, and only then accepts the
+//! WebSocket. So a refusal is an HTTP status with a sentence, which `…/validate` repeats for clients that cannot see why
+//! their WebSocket failed.
+//!
+//! The order of the checks and the words are LiveKit's: client SDKs act on some of them.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
+use axum::http::header::{AUTHORIZATION, RETRY_AFTER};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use tracing::Instrument;
+
+use super::client_address::ClientAddress;
+use super::join_request::{JoinRequestError, Query, join_request};
+use super::request_id::RequestId;
+use super::socket::{self, LARGEST_MESSAGE};
+use super::{App, not_found, unix_seconds};
+use crate::livekit::access_token::TokenError;
+use crate::livekit::{Claims, JoinRequest};
+use crate::net::JoinRefused;
+
+/// Bytes, for identity and room name; LiveKit's.
+const LONGEST_NAME: usize = 256;
+
+type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+/// A client that is not let in.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("invalid authorization header. Must start with Bearer ")]
+    AuthorizationHeader,
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("permissions denied")]
+    NoPermission,
+    #[error("identity cannot be empty")]
+    NoIdentity,
+    /// LiveKit lets a token without a room into every room; ours must name one.
+    #[error("no room name")]
+    NoRoom,
+    #[error("identity and room name may have {LONGEST_NAME} bytes each")]
+    NameTooLong,
+    /// Anything else with status 404 would make clients try the older dialect.
+    #[error("requested room does not exist")]
+    RoomMissing,
+    #[error("the room is full")]
+    RoomFull,
+    #[error("the server is full")]
+    ServerFull,
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    #[error("the media worker does not answer")]
+    WorkerGone,
+    #[error("too many attempts from your address; try again in {0} s")]
+    TooOften(u64),
+    #[error(transparent)]
+    JoinRequest(#[from] JoinRequestError),
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Refusal::AuthorizationHeader | Refusal::Token(_) | Refusal::NoPermission => StatusCode::UNAUTHORIZED,
+            Refusal::JoinRequest(JoinRequestError::MetadataNotAllowed) => StatusCode::UNAUTHORIZED,
+            Refusal::NoIdentity | Refusal::NoRoom | Refusal::NameTooLong | Refusal::JoinRequest(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Refusal::RoomMissing => StatusCode::NOT_FOUND,
+            Refusal::RoomFull | Refusal::ServerFull | Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::WorkerGone => StatusCode::INTERNAL_SERVER_ERROR,
+            Refusal::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
+        }
+    }
+
+    /// The label in metrics and log.
+    fn verdict(&self) -> &'static str {
+        match self {
+            Refusal::AuthorizationHeader => "token-malformed",
+            Refusal::Token(error) => error.as_str(),
+            Refusal::NoPermission => "no-permission",
+            Refusal::NoIdentity | Refusal::NoRoom | Refusal::NameTooLong => "bad-name",
+            Refusal::RoomMissing => "room-missing",
+            Refusal::RoomFull => "room-full",
+            Refusal::ServerFull => "server-full",
+            Refusal::ShuttingDown => "shutting-down",
+            Refusal::WorkerGone => "worker-gone",
+            Refusal::TooOften(_) => "rate-limited",
+            Refusal::JoinRequest(_) => "bad-join-request",
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = (self.status(), self.to_string()).into_response();
+        if let Refusal::TooOften(seconds) = self {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+impl From<JoinRefused> for Refusal {
+    fn from(refused: JoinRefused) -> Refusal {
+        match refused {
+            JoinRefused::RoomMissing => Refusal::RoomMissing,
+            JoinRefused::RoomFull => Refusal::RoomFull,
+            JoinRefused::Busy => Refusal::ServerFull,
+            JoinRefused::Gone => Refusal::WorkerGone,
+        }
+    }
+}
+
+pub async fn v0(
+    app: State<Arc<App>>,
+    client: Extension<ClientAddress>,
+    id: Extension<RequestId>,
+    uri: Uri,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Response {
+    connect(app.0, client.0, id.0, uri, headers, upgrade, false).await
+}
+
+pub async fn v1(
+    app: State<Arc<App>>,
+    client: Extension<ClientAddress>,
+    id: Extension<RequestId>,
+    uri: Uri,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Response {
+    connect(app.0, client.0, id.0, uri, headers, upgrade, true).await
+}
+
+pub async fn v0_validate(
+    app: State<Arc<App>>,
+    client: Extension<ClientAddress>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    validate(app.0, client.0, uri, headers, false).await
+}
+
+pub async fn v1_validate(
+    app: State<Arc<App>>,
+    client: Extension<ClientAddress>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    validate(app.0, client.0, uri, headers, true).await
+}
+
+async fn validate(app: Arc<App>, client: ClientAddress, uri: Uri, headers: HeaderMap, only_v1: bool) -> Response {
+    match check(&app, client, &uri, &headers, only_v1, true).await {
+        Ok(_) => "success".into_response(),
+        Err(refusal) => {
+            tracing::debug!(verdict = refusal.verdict(), "validation failed: {refusal}");
+            refusal.into_response()
+        }
+    }
+}
+
+async fn connect(
+    app: Arc<App>,
+    client: ClientAddress,
+    id: RequestId,
+    uri: Uri,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+    only_v1: bool,
+) -> Response {
+    let checked = check(&app, client, &uri, &headers, only_v1, false).await;
+    let (request, upgrade) = match (checked, upgrade) {
+        (Ok(request), Ok(upgrade)) => (request, upgrade),
+        // Nothing wrong but that it is no WebSocket.
+        (Ok(_), Err(_)) => return not_found().await,
+        (Err(refusal), _) => return refuse(&app, refusal),
+    };
+    // One number from the first line of a join to its verdict; the room is a hash, nobody is named.
+    let span = tracing::info_span!("join", id = %id.0, room = %request.room, client = %request.client, dialect = ?request.dialect);
+    let stream = match app.node.join(request).instrument(span.clone()).await {
+        Ok(stream) => stream,
+        Err(refused) => return span.in_scope(|| refuse(&app, refused.into())),
+    };
+    span.in_scope(|| tracing::debug!("let in"));
+    let metrics = app.metrics.clone();
+    let connections = app.connections.clone();
+    upgrade
+        .max_message_size(LARGEST_MESSAGE)
+        .max_frame_size(LARGEST_MESSAGE)
+        // When the upgrade fails, the closure is dropped with the stream, and the worker sees the signal as lost.
+        .on_upgrade(move |socket| connections.track_future(socket::run(socket, stream, metrics)).instrument(span))
+}
+
+fn refuse(app: &App, refusal: Refusal) -> Response {
+    let verdict = refusal.verdict();
+    app.metrics.joins.with_label_values(&[verdict]).inc();
+    tracing::info!(verdict, "join refused: {refusal}");
+    refusal.into_response()
+}
+
+/// All that can be said before joining.
+async fn check(
+    app: &App,
+    client: ClientAddress,
+    uri: &Uri,
+    headers: &HeaderMap,
+    only_v1: bool,
+    validating: bool,
+) -> Result<JoinRequest, Refusal> {
+    app.joins.check(client.0).map_err(|wait| Refusal::TooOften(wait.as_secs() + 1))?;
+    let query = Query::parse(uri.query().unwrap_or_default());
+    let claims = authorised(app, &query, headers)?;
+    if app.is_draining() {
+        return Err(Refusal::ShuttingDown);
+    }
+    let grant = claims.video.clone().unwrap_or_default();
+    match app.node.room(grant.room).await.map_err(|_| Refusal::WorkerGone)? {
+        None if !grant.room_create => return Err(Refusal::RoomMissing),
+        // When joining the worker decides: who is in already may take its own place in a full room.
+        Some(room) if validating && room.max_participants > 0 && room.num_participants >= room.max_participants => {
+            return Err(Refusal::RoomFull);
+        }
+        _ => {}
+    }
+    Ok(join_request(&query, claims, only_v1)?)
+}
+
+fn authorised(app: &App, query: &Query, headers: &HeaderMap) -> Result<Claims, Refusal> {
+    let token = match headers.get(AUTHORIZATION) {
+        Some(value) => {
+            value.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")).ok_or(Refusal::AuthorizationHeader)?
+        }
+        None => query.get("access_token"),
+    };
+    if token.is_empty() {
+        return Err(Refusal::NoPermission);
+    }
+    let claims = app.keys.verify(token, unix_seconds())?;
+    let grant = claims.video.as_ref().filter(|grant| grant.room_join).ok_or(Refusal::NoPermission)?;
+    if claims.identity().is_empty() {
+        return Err(Refusal::NoIdentity);
+    }
+    if grant.room.is_empty() {
+        return Err(Refusal::NoRoom);
+    }
+    if claims.identity().len() > LONGEST_NAME || grant.room.len() > LONGEST_NAME {
+        return Err(Refusal::NameTooLong);
+    }
+    Ok(claims)
+}

@@ -1,0 +1,19 @@
+//! The homeserver side: who a caller is, and where other homeservers are.
+//!
+//! `http::token` asks [`OpenId`] who holds an OpenID token. For a caller of our own server that is one request to the
+//! configured homeserver. For everybody else [`ServerDiscovery`] finds the caller's homeserver, and [`GuardedClient`]
+//! talks to it without ever connecting to an address that [`AddressGuard`] forbids.
+
+pub mod address_guard;
+pub mod guarded_client;
+pub mod identity;
+pub mod openid;
+pub mod server_discovery;
+
+mod cache;
+mod server_name;
+
+pub use address_guard::AddressGuard;
+pub use guarded_client::GuardedClient;
+pub use openid::{OpenId, OpenIdError};
+pub use server_discovery::ServerDiscovery;

@@ -1,0 +1,182 @@
+//! Every number Parlour tells about itself, by name: one instance, shared by the front doors and the media worker.
+//!
+//! No label ever holds a user, a room or an address: labels are words fixed in this program, so the number of time series
+//! is bounded. Counters of the packet path are plain fields, without a look-up per packet.
+
+use std::time::Duration;
+
+use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+use crate::sfu::Counts;
+
+/// Seconds; fine below one second, where a good join ends, up to the time-outs of clients.
+const JOIN_BUCKETS: &[f64] = &[0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0];
+
+/// Seconds; from a homeserver on the same machine to the deadline of discovery.
+const OPENID_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+pub struct Metrics {
+    registry: Registry,
+
+    /// How joins ended, by verdict: `connected`, a refusal at the door (`room-missing`, `token-expired`, …) or a
+    /// [`FailureReason`](crate::sfu::FailureReason).
+    pub joins: IntCounterVec,
+    /// Seconds from the WebSocket request until media could flow.
+    pub join_seconds: Histogram,
+    /// Requests for access tokens, by route and outcome.
+    pub token_requests: IntCounterVec,
+    /// Verifications of OpenID tokens, by result.
+    pub openid: IntCounterVec,
+    pub openid_seconds: Histogram,
+    /// HTTP answers by class: `2xx`, `4xx`, …
+    pub http_responses: IntCounterVec,
+    pub http_connections: IntGauge,
+    /// WebSockets that are open.
+    pub signal_connections: IntGauge,
+    /// Messages of clients that could not be used, by reason.
+    pub signal_dropped: IntCounterVec,
+
+    pub rooms: IntGauge,
+    pub participants: IntGauge,
+    pub tracks: IntGauge,
+
+    pub packets_received: IntCounter,
+    pub packets_sent: IntCounter,
+    pub bytes_received: IntCounter,
+    pub bytes_sent: IntCounter,
+    /// Media packets on their way to one subscriber each.
+    pub packets_forwarded: IntCounter,
+    pub keyframes_requested: IntCounter,
+    /// Packets that went nowhere, by reason.
+    pub packets_dropped: IntCounterVec,
+}
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        let r = &registry;
+        Metrics {
+            joins: counters(r, "parlour_joins_total", "Joins by verdict", &["verdict"]),
+            join_seconds: histogram(
+                r,
+                "parlour_join_seconds",
+                "Time from the request to join until media could flow",
+                JOIN_BUCKETS,
+            ),
+            token_requests: counters(
+                r,
+                "parlour_token_requests_total",
+                "Requests for access tokens",
+                &["route", "outcome"],
+            ),
+            openid: counters(r, "parlour_openid_verifications_total", "Verifications of OpenID tokens", &["result"]),
+            openid_seconds: histogram(
+                r,
+                "parlour_openid_seconds",
+                "Duration of verifications of OpenID tokens",
+                OPENID_BUCKETS,
+            ),
+            http_responses: counters(r, "parlour_http_responses_total", "HTTP answers by class of status", &["class"]),
+            http_connections: gauge(r, "parlour_http_connections", "Open HTTP connections that are no WebSockets"),
+            signal_connections: gauge(r, "parlour_signal_connections", "Open signalling WebSockets"),
+            signal_dropped: counters(
+                r,
+                "parlour_signal_dropped_total",
+                "Signalling messages that could not be used",
+                &["reason"],
+            ),
+            rooms: gauge(r, "parlour_rooms", "Rooms"),
+            participants: gauge(r, "parlour_participants", "Participants"),
+            tracks: gauge(r, "parlour_tracks", "Published tracks"),
+            packets_received: counter(r, "parlour_packets_received_total", "Packets received on the media ports"),
+            packets_sent: counter(r, "parlour_packets_sent_total", "Packets sent from the media ports"),
+            bytes_received: counter(r, "parlour_bytes_received_total", "Bytes received on the media ports"),
+            bytes_sent: counter(r, "parlour_bytes_sent_total", "Bytes sent from the media ports"),
+            packets_forwarded: counter(r, "parlour_packets_forwarded_total", "Media packets forwarded, per subscriber"),
+            keyframes_requested: counter(r, "parlour_keyframes_requested_total", "Keyframes asked of publishers"),
+            packets_dropped: counters(r, "parlour_packets_dropped_total", "Packets that went nowhere", &["reason"]),
+            registry,
+        }
+    }
+
+    pub fn join_connected(&self, after: Duration) {
+        self.joins.with_label_values(&["connected"]).inc();
+        self.join_seconds.observe(after.as_secs_f64());
+    }
+
+    /// `reason`: one of [`FailureReason`](crate::sfu::FailureReason)'s words.
+    pub fn join_failed(&self, reason: &str) {
+        self.joins.with_label_values(&[reason]).inc();
+    }
+
+    /// Takes over what the worker counted since `before`.
+    pub fn sfu(&self, now: &Counts, before: &Counts) {
+        self.rooms.set(now.rooms as i64);
+        self.participants.set(now.participants as i64);
+        self.tracks.set(now.tracks as i64);
+        self.packets_received.inc_by(now.packets_received - before.packets_received);
+        self.bytes_received.inc_by(now.bytes_received - before.bytes_received);
+        self.packets_sent.inc_by(now.packets_sent - before.packets_sent);
+        self.bytes_sent.inc_by(now.bytes_sent - before.bytes_sent);
+        self.packets_forwarded.inc_by(now.packets_forwarded - before.packets_forwarded);
+        self.keyframes_requested.inc_by(now.keyframes_requested - before.keyframes_requested);
+        self.packets_dropped.with_label_values(&["unknown"]).inc_by(now.packets_unknown - before.packets_unknown);
+        self.packets_dropped.with_label_values(&["oversized"]).inc_by(now.packets_oversized - before.packets_oversized);
+    }
+
+    /// The Prometheus text format.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing to memory");
+        String::from_utf8(text).expect("names and labels are ours")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    register(registry, IntCounter::new(name, help))
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    register(registry, IntGauge::new(name, help))
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    register(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+}
+
+fn register<T: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<T>) -> T {
+    let metric = made.expect("a fixed, valid name");
+    registry.register(Box::new(metric.clone())).expect("every name is used once");
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_rendered() {
+        let metrics = Metrics::new();
+        metrics.joins.with_label_values(&["room-missing"]).inc();
+        metrics.participants.set(3);
+        metrics.join_seconds.observe(0.3);
+        let text = metrics.render();
+        for line in [
+            "parlour_joins_total{verdict=\"room-missing\"} 1",
+            "parlour_participants 3",
+            "parlour_join_seconds_bucket{le=\"0.35\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} not in {text}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What the SFU tells a front door. Every event is addressed to one participant, in the order it must reach it.
+
+use std::time::Duration;
+
+use super::info::{LeaveReason, ParticipantId, ParticipantInfo, RoomInfo, Sid, Speaker};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// The participant whose session must hear this.
+    pub to: ParticipantId,
+    pub kind: EventKind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum EventKind {
+    /// Snapshots of participants that changed, the receiver itself included when its own state changed.
+    /// Always precedes any SDP that carries their tracks.
+    ParticipantsChanged(Vec<ParticipantInfo>),
+    RoomChanged(RoomInfo),
+    /// The answer to the client's offer `id`.
+    Answer(Description),
+    /// Our offer for the downstream connection; only for [`Negotiation::Dual`](super::Negotiation::Dual).
+    Offer(Description),
+    /// The client must offer again, with this many more receive sections than it has.
+    /// Both zero: offer again as it is. Only for [`Negotiation::Single`](super::Negotiation::Single).
+    SectionsRequired {
+        audio: u32,
+        video: u32,
+    },
+    /// Changed entries only; somebody who fell silent comes with `active: false`.
+    SpeakersChanged(Vec<Speaker>),
+    /// The first subscriber is bound to this track of the receiver's.
+    TrackSubscribed(Sid),
+    /// A subscription that cannot be served: the receiver did not offer the track's codec.
+    SubscriptionFailed(Sid),
+    /// The room took down a publication of the receiver's.
+    TrackUnpublished(Sid),
+    /// A message from the receiver's own data channel, for the front door to route.
+    DataReceived {
+        channel: DataChannel,
+        message: Vec<u8>,
+    },
+    /// The participant is gone. The last event for this id.
+    Left(LeaveReason),
+    /// How joining went, exactly once for each participant: for the log and the metrics.
+    Verdict(Verdict),
+}
+
+/// An SDP with what goes along.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Description {
+    /// The number of the offer this is or answers.
+    pub id: u32,
+    pub sdp: String,
+    /// Every section that carries a track towards the client: (mid, track).
+    pub mid_to_track: Vec<(String, Sid)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DataChannel {
+    /// `_reliable`: ordered.
+    Reliable,
+    /// `_lossy`: unordered, no retransmits.
+    Lossy,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Connected { after: Duration },
+    Failed { reason: FailureReason, after: Duration },
+}
+
+/// Why a join never became a call; the label in the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureReason {
+    /// No connectivity check ever reached us.
+    IceNoChecks,
+    /// Checks arrived, no pair was nominated.
+    IceTimeout,
+    /// ICE is up, the handshake did not finish.
+    DtlsTimeout,
+    /// The client never offered.
+    NoOffer,
+    /// Offer or answer could not be used.
+    BadDescription,
+    /// The client went away while joining.
+    ClientLeft,
+    /// Replaced while joining.
+    Replaced,
+    RoomClosed,
+}
+
+impl FailureReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureReason::IceNoChecks => "ice-no-checks",
+            FailureReason::IceTimeout => "ice-timeout",
+            FailureReason::DtlsTimeout => "dtls-timeout",
+            FailureReason::NoOffer => "no-offer",
+            FailureReason::BadDescription => "bad-description",
+            FailureReason::ClientLeft => "client-left",
+            FailureReason::Replaced => "replaced",
+            FailureReason::RoomClosed => "room-closed",
+        }
+    }
+}

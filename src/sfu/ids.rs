@@ -1,0 +1,84 @@
+//! Identifiers and secrets, drawn from a seed that the caller took from the system's randomness.
+//!
+//! Keeping the generator here makes the whole SFU repeatable under test: one seed, one run.
+
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::info::{MediaKind, Sid, TrackSource};
+use crate::transport::IceCredentials;
+
+/// Without 0/O, 1/I/l: sids end up in logs and are read aloud.
+const SID_ALPHABET: &[u8] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+const SID_CHARS: usize = 12;
+/// ice-chars of RFC 8839 §5.4 that need no escaping anywhere.
+const ICE_ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+/// RFC 8839 asks for 4; more keep a flood of guesses from hitting a session.
+const UFRAG_CHARS: usize = 16;
+/// RFC 8839 asks for 22 (128 bits).
+const PASSWORD_CHARS: usize = 24;
+
+pub(super) struct Ids {
+    rng: StdRng,
+}
+
+impl Ids {
+    pub fn new(seed: [u8; 32]) -> Self {
+        Ids { rng: StdRng::from_seed(seed) }
+    }
+
+    fn text(&mut self, alphabet: &[u8], chars: usize) -> String {
+        (0..chars).map(|_| char::from(alphabet[self.rng.random_range(0..alphabet.len())])).collect()
+    }
+
+    fn sid(&mut self, prefix: &str) -> Sid {
+        Sid(Arc::from(format!("{prefix}{}", self.text(SID_ALPHABET, SID_CHARS))))
+    }
+
+    pub fn room(&mut self) -> Sid {
+        self.sid("RM_")
+    }
+
+    pub fn participant(&mut self) -> Sid {
+        self.sid("PA_")
+    }
+
+    /// The letters after `TR_` tell a reader of logs what the track is; clients rely on `TR_` only.
+    pub fn track(&mut self, kind: MediaKind, source: TrackSource) -> Sid {
+        self.sid(match (kind, source) {
+            (_, TrackSource::Camera) => "TR_VC",
+            (_, TrackSource::ScreenShare) => "TR_VS",
+            (_, TrackSource::Microphone) => "TR_AM",
+            (_, TrackSource::ScreenShareAudio) => "TR_As",
+            (MediaKind::Audio, TrackSource::Unknown) => "TR_A",
+            (MediaKind::Video, TrackSource::Unknown) => "TR_V",
+        })
+    }
+
+    pub fn ice(&mut self) -> IceCredentials {
+        IceCredentials {
+            ufrag: self.text(ICE_ALPHABET, UFRAG_CHARS),
+            password: self.text(ICE_ALPHABET, PASSWORD_CHARS),
+        }
+    }
+
+    /// The `o=` line's session id; 62 bits, as RFC 9429 §5.2.1 recommends.
+    pub fn sdp_session(&mut self) -> u64 {
+        self.rng.random::<u64>() >> 2
+    }
+
+    pub fn first_sequence(&mut self) -> u16 {
+        self.rng.random()
+    }
+
+    pub fn first_timestamp(&mut self) -> u32 {
+        self.rng.random()
+    }
+
+    /// LiveKit starts its offer numbers somewhere in 1..=256.
+    pub fn first_offer(&mut self) -> u32 {
+        self.rng.random_range(1..=256)
+    }
+}

@@ -1,0 +1,483 @@
+//! The rooms: who is in them, what they publish, and who gets it rewritten how. Pure: no sockets, no clock, no threads.
+//!
+//! One [`Sfu`] belongs to one worker thread and owns its rooms, their participants and their peer connections. Front doors
+//! (`livekit`, later `focus` and WHIP) call its methods and carry out its [`Event`]s; `net` feeds datagrams and sends
+//! what [`Sfu::poll_transmit`] gives.
+//!
+//! The way of a packet: [`Sfu::receive`] finds the connection → [`forwarding`] sends it through the track's
+//! [`DownTrack`](down_track::DownTrack)s → each subscriber's connection encrypts it → [`Sfu::poll_transmit`].
+//! The way of a join: [`Sfu::join`] → [`Room`] → offer and answer in [`publication`] and [`subscription`].
+
+mod active_speaker;
+mod down_track;
+mod event;
+mod forwarder;
+mod forwarding;
+mod ids;
+mod info;
+mod keyframe;
+mod layer_selector;
+mod participant;
+mod publication;
+mod room;
+mod subscription;
+mod timers;
+mod track;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use crate::transport::classify::{self, Datagram as Classified};
+use crate::transport::{Datagram, Protocol, Settings, Transmit};
+use ids::Ids;
+use room::Room;
+use timers::{Timer, Timers};
+
+pub use event::{DataChannel, Description, Event, EventKind, FailureReason, Verdict};
+pub use info::*;
+pub use layer_selector::TrackSettings;
+pub use room::RoomOptions;
+
+/// A join that has no media after this long has failed; what LiveKit allows.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The only clock the pure modules see.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    pub instant: Instant,
+    /// Unix milliseconds, for what people and tokens read.
+    pub unix_ms: u64,
+}
+
+/// How a participant's peer connections are negotiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Negotiation {
+    /// One connection, the client always offers (LiveKit v1, WHIP, `m.call.*`).
+    Single,
+    /// Two: the client offers the upstream one, we offer the downstream one (LiveKit v0).
+    Dual,
+}
+
+/// A participant as its token describes it.
+#[derive(Debug, Clone)]
+pub struct JoinOptions {
+    pub identity: String,
+    pub name: String,
+    pub metadata: String,
+    pub attributes: BTreeMap<String, String>,
+    pub permissions: Permissions,
+    pub negotiation: Negotiation,
+    /// Hear and see everybody without asking.
+    pub auto_subscribe: bool,
+    /// The client says how large it shows each track, so we begin with the lowest layer.
+    pub adaptive_stream: bool,
+    pub client_protocol: i32,
+    /// Make the room when it does not exist.
+    pub create_room: bool,
+}
+
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
+pub enum JoinError {
+    #[error("requested room does not exist")]
+    RoomMissing,
+    #[error("the room is full")]
+    RoomFull,
+    #[error("the server is full")]
+    TooManyParticipants,
+}
+
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
+pub enum AddTrackError {
+    #[error("not allowed to publish this source")]
+    NotAllowed,
+    #[error("a track with this id is already published")]
+    AlreadyPublished,
+    #[error("too many tracks")]
+    LimitExceeded,
+}
+
+/// What one worker may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub max_participants: usize,
+    pub max_rooms: usize,
+}
+
+/// What moved through the worker since it started; for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub rooms: usize,
+    pub participants: usize,
+    pub tracks: usize,
+    pub packets_received: u64,
+    pub bytes_received: u64,
+    pub packets_sent: u64,
+    pub bytes_sent: u64,
+    /// Media packets on their way to one subscriber each.
+    pub packets_forwarded: u64,
+    /// Malformed packets, and those of no connection.
+    pub packets_unknown: u64,
+    /// Longer than any peer of ours sends.
+    pub packets_oversized: u64,
+    pub keyframes_requested: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct RoomId(u64);
+
+/// A track's key inside its room. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct TrackKey(u64);
+
+/// One of a participant's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Side {
+    /// What the client offers: upstream, and with [`Negotiation::Single`] downstream too.
+    Publisher,
+    /// What we offer, with [`Negotiation::Dual`].
+    Subscriber,
+}
+
+/// The way to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Link {
+    room: RoomId,
+    participant: ParticipantId,
+    side: Side,
+}
+
+/// What every step of the worker may touch beside the room it works on.
+struct Turn {
+    settings: Settings,
+    ids: Ids,
+    timers: Timers,
+    routes: Routes,
+    events: VecDeque<Event>,
+    transmits: VecDeque<Transmit>,
+    /// Connections written to since they were drained last.
+    dirty: Vec<Link>,
+    /// Participants that a step found to be gone.
+    leaving: Vec<(ParticipantId, LeaveReason)>,
+    counts: Counts,
+}
+
+impl Turn {
+    fn emit(&mut self, to: ParticipantId, kind: EventKind) {
+        self.events.push_back(Event { to, kind });
+    }
+}
+
+/// From a datagram to its connection.
+#[derive(Default)]
+struct Routes {
+    ufrags: HashMap<String, Link>,
+    addresses: HashMap<(Protocol, SocketAddr), Link>,
+}
+
+pub struct Sfu {
+    rooms: HashMap<RoomId, Room>,
+    names: HashMap<String, RoomId>,
+    /// Which room a participant is in.
+    members: HashMap<ParticipantId, RoomId>,
+    last_id: u64,
+    limits: Limits,
+    turn: Turn,
+}
+
+impl Sfu {
+    /// `seed` must come from the system's randomness: ICE passwords are drawn from it.
+    pub fn new(settings: Settings, limits: Limits, seed: [u8; 32]) -> Self {
+        Sfu {
+            rooms: HashMap::new(),
+            names: HashMap::new(),
+            members: HashMap::new(),
+            last_id: 0,
+            limits,
+            turn: Turn {
+                settings,
+                ids: Ids::new(seed),
+                timers: Timers::default(),
+                routes: Routes::default(),
+                events: VecDeque::new(),
+                transmits: VecDeque::new(),
+                dirty: Vec::new(),
+                leaving: Vec::new(),
+                counts: Counts::default(),
+            },
+        }
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    // --- rooms -------------------------------------------------------------------------------------------------
+
+    /// Makes a room, or gives the one that exists.
+    pub fn create_room(&mut self, now: Now, name: &str, options: RoomOptions) -> Result<RoomInfo, JoinError> {
+        if let Some(info) = self.room(name) {
+            return Ok(info);
+        }
+        if self.rooms.len() >= self.limits.max_rooms {
+            return Err(JoinError::TooManyParticipants);
+        }
+        let id = RoomId(self.next_id());
+        let mut room = Room::new(now, id, name, options, &mut self.turn);
+        room.watch_emptiness(now, &mut self.turn);
+        let info = room.info();
+        self.names.insert(name.to_owned(), id);
+        self.rooms.insert(id, room);
+        Ok(info)
+    }
+
+    pub fn room(&self, name: &str) -> Option<RoomInfo> {
+        Some(self.rooms.get(self.names.get(name)?)?.info())
+    }
+
+    /// Ends a room: everybody in it leaves with [`LeaveReason::RoomDeleted`]. False when there is none.
+    pub fn delete_room(&mut self, now: Now, name: &str) -> bool {
+        let Some(id) = self.names.get(name).copied() else { return false };
+        self.end_room(now, id, LeaveReason::RoomDeleted);
+        true
+    }
+
+    /// Everybody out, with a reason their clients understand as "come back".
+    pub fn shut_down(&mut self, now: Now) {
+        let ids: Vec<RoomId> = self.rooms.keys().copied().collect();
+        for id in ids {
+            self.end_room(now, id, LeaveReason::ServerShutdown);
+        }
+    }
+
+    fn end_room(&mut self, now: Now, id: RoomId, reason: LeaveReason) {
+        let Some(mut room) = self.rooms.remove(&id) else { return };
+        self.names.remove(room.name());
+        for participant in room.participant_ids() {
+            room.leave(now, participant, reason, &mut self.turn);
+            self.members.remove(&participant);
+        }
+    }
+
+    // --- participants --------------------------------------------------------------------------------------------
+
+    /// Puts a participant into a room. An older session of the same identity is replaced.
+    pub fn join(&mut self, now: Now, room: &str, options: JoinOptions) -> Result<ParticipantId, JoinError> {
+        if !self.names.contains_key(room) {
+            if !options.create_room {
+                return Err(JoinError::RoomMissing);
+            }
+            self.create_room(now, room, RoomOptions::default())?;
+        }
+        if self.members.len() >= self.limits.max_participants {
+            return Err(JoinError::TooManyParticipants);
+        }
+        let id = ParticipantId(self.next_id());
+        let room_id = self.names[room];
+        let room = self.rooms.get_mut(&room_id).expect("names and rooms agree");
+        if let Some(older) = room.by_identity(&options.identity) {
+            room.leave(now, older, LeaveReason::DuplicateIdentity, &mut self.turn);
+            self.members.remove(&older);
+        }
+        room.join(now, id, options, &mut self.turn)?;
+        self.members.insert(id, room_id);
+        Ok(id)
+    }
+
+    fn in_room<R>(&mut self, id: ParticipantId, act: impl FnOnce(&mut Room, &mut Turn) -> R) -> Option<R> {
+        let room = self.rooms.get_mut(self.members.get(&id)?)?;
+        Some(act(room, &mut self.turn))
+    }
+
+    fn room_with(&self, id: ParticipantId) -> Option<&Room> {
+        self.rooms.get(self.members.get(&id)?)
+    }
+
+    pub fn info(&self, id: ParticipantId) -> Option<ParticipantInfo> {
+        self.room_with(id)?.participant_info(id)
+    }
+
+    pub fn room_of(&self, id: ParticipantId) -> Option<RoomInfo> {
+        Some(self.room_with(id)?.info())
+    }
+
+    /// Everyone else in the room, hidden ones left out.
+    pub fn others(&self, id: ParticipantId) -> Vec<ParticipantInfo> {
+        self.room_with(id).map(|room| room.others(id)).unwrap_or_default()
+    }
+
+    /// Everyone in the room, the asked one included: for routing data.
+    pub fn ids_in_room_of(&self, id: ParticipantId) -> Vec<(ParticipantId, Sid, String)> {
+        self.room_with(id).map(Room::identities).unwrap_or_default()
+    }
+
+    pub fn participant_by_identity(&self, room: &str, identity: &str) -> Option<ParticipantId> {
+        self.rooms.get(self.names.get(room)?)?.by_identity(identity)
+    }
+
+    pub fn update_metadata(
+        &mut self,
+        now: Now,
+        id: ParticipantId,
+        name: Option<String>,
+        metadata: Option<String>,
+        attributes: BTreeMap<String, String>,
+    ) {
+        self.in_room(id, |room, turn| room.update_metadata(now, id, name, metadata, attributes, turn));
+    }
+
+    pub fn leave(&mut self, now: Now, id: ParticipantId, reason: LeaveReason) {
+        self.in_room(id, |room, turn| room.leave(now, id, reason, turn));
+        self.members.remove(&id);
+    }
+
+    /// Signalling is gone. A participant whose media lives is kept, so that it can resume; another one leaves.
+    pub fn signal_lost(&mut self, now: Now, id: ParticipantId) {
+        if self.in_room(id, |room, turn| room.signal_lost(now, id, turn)) == Some(false) {
+            self.leave(now, id, LeaveReason::SignalClosed);
+        }
+    }
+
+    /// Signalling is back. The connection that we offer is offered anew with an ICE restart, as its client expects.
+    pub fn signal_resumed(&mut self, now: Now, id: ParticipantId) {
+        self.in_room(id, |room, turn| room.signal_resumed(now, id, turn));
+    }
+
+    // --- negotiation and media ------------------------------------------------------------------------------------
+
+    /// The client's offer for its publisher connection. Answered by [`EventKind::Answer`]; an offer that cannot be used ends
+    /// the participant with [`LeaveReason::StateMismatch`], which makes its client start over.
+    pub fn offer(&mut self, now: Now, id: ParticipantId, offer_id: u32, sdp: &str) {
+        let accepted = self.in_room(id, |room, turn| room.accept_offer(now, id, offer_id, sdp, turn));
+        self.end_on_mismatch(now, id, accepted);
+    }
+
+    /// The client's answer to our offer. One to an older offer is ignored.
+    pub fn answer(&mut self, now: Now, id: ParticipantId, offer_id: u32, sdp: &str) {
+        let accepted = self.in_room(id, |room, turn| room.accept_answer(now, id, offer_id, sdp, turn));
+        self.end_on_mismatch(now, id, accepted);
+    }
+
+    fn end_on_mismatch(&mut self, now: Now, id: ParticipantId, accepted: Option<bool>) {
+        if accepted == Some(false) {
+            self.leave(now, id, LeaveReason::StateMismatch);
+        }
+    }
+
+    pub fn add_track(&mut self, now: Now, id: ParticipantId, track: NewTrack) -> Result<TrackInfo, AddTrackError> {
+        let added = self.in_room(id, |room, turn| room.add_track(now, id, track, turn));
+        added.unwrap_or(Err(AddTrackError::NotAllowed))
+    }
+
+    /// Whether the participant has such a track.
+    pub fn set_muted(&mut self, now: Now, id: ParticipantId, track: &Sid, muted: bool) -> bool {
+        self.in_room(id, |room, turn| room.set_muted(now, id, track, muted, turn)).unwrap_or(false)
+    }
+
+    pub fn subscribe(&mut self, now: Now, id: ParticipantId, tracks: &[Sid], on: bool) {
+        self.in_room(id, |room, turn| room.set_subscriptions(now, id, tracks, on, turn));
+    }
+
+    pub fn track_settings(&mut self, now: Now, id: ParticipantId, tracks: &[Sid], settings: TrackSettings) {
+        self.in_room(id, |room, turn| room.set_track_settings(now, id, tracks, settings, turn));
+    }
+
+    /// Sends a message to one participant. Dropped when its channel is not open, or when it reads too slowly.
+    pub fn send_data(&mut self, to: ParticipantId, channel: DataChannel, message: &[u8]) {
+        self.in_room(to, |room, turn| room.send_data(to, channel, message, turn));
+    }
+
+    // --- input and output -----------------------------------------------------------------------------------------
+
+    /// A datagram from the network. Call [`Self::drive`] after a batch of them.
+    pub fn receive(&mut self, now: Now, datagram: Datagram<'_>) {
+        let counts = &mut self.turn.counts;
+        counts.packets_received += 1;
+        counts.bytes_received += datagram.bytes.len() as u64;
+        let key = (datagram.protocol, datagram.source);
+        let link = match classify::classify(datagram.bytes) {
+            // Checks are addressed by user fragment, so that one arriving from a new address finds its connection.
+            Classified::Stun { local_ufrag: Some(ufrag) } => self.turn.routes.ufrags.get(ufrag),
+            Classified::Stun { local_ufrag: None } | Classified::Dtls | Classified::Rtp => {
+                self.turn.routes.addresses.get(&key)
+            }
+            Classified::Oversized => {
+                counts.packets_oversized += 1;
+                return;
+            }
+            Classified::TurnChannel { .. } | Classified::Unknown => None,
+        };
+        let Some(link) = link.copied() else {
+            counts.packets_unknown += 1;
+            return;
+        };
+        if let Some(room) = self.rooms.get_mut(&link.room) {
+            room.receive(now, link, datagram, &mut self.turn);
+        }
+    }
+
+    /// Does everything that is due: timers, and what the datagrams and calls before left to send.
+    pub fn drive(&mut self, now: Now) {
+        loop {
+            while let Some(link) = self.turn.dirty.pop() {
+                if let Some(room) = self.rooms.get_mut(&link.room) {
+                    room.drain(now, link, &mut self.turn);
+                }
+            }
+            if let Some((id, reason)) = self.turn.leaving.pop() {
+                self.leave(now, id, reason);
+                continue;
+            }
+            let Some((at, timer)) = self.turn.timers.pop_due(now.instant) else { break };
+            self.handle_timer(now, at, timer);
+        }
+    }
+
+    fn handle_timer(&mut self, now: Now, at: Instant, timer: Timer) {
+        let room_id = match timer {
+            Timer::Connection(link) => link.room,
+            Timer::Participant(room, _) | Timer::Track(room, _) | Timer::Speakers(room) | Timer::Room(room) => room,
+        };
+        let Some(room) = self.rooms.get_mut(&room_id) else { return };
+        match timer {
+            Timer::Connection(link) => room.connection_due(now, at, link, &mut self.turn),
+            Timer::Track(_, track) => room.track_due(now, at, track, &mut self.turn),
+            Timer::Speakers(_) => room.speakers_due(now, at, &mut self.turn),
+            Timer::Participant(_, id) => {
+                if let Some(reason) = room.participant_due(now, at, id, &mut self.turn) {
+                    self.leave(now, id, reason);
+                }
+            }
+            Timer::Room(_) => {
+                if room.is_over(now, at, &mut self.turn) {
+                    self.end_room(now, room_id, LeaveReason::RoomDeleted);
+                }
+            }
+        }
+    }
+
+    /// When [`Self::drive`] has something to do next, if nothing arrives before.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.turn.timers.next()
+    }
+
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.turn.transmits.pop_front()
+    }
+
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.turn.events.pop_front()
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts {
+            rooms: self.rooms.len(),
+            participants: self.members.len(),
+            tracks: self.rooms.values().map(Room::track_count).sum(),
+            ..self.turn.counts
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! One peer connection: ICE-lite, DTLS-SRTP, RTP both ways and data channels. Called by `sfu`, fed by `net`.
+//!
+//! str0m does ICE, DTLS, SCTP, SRTP and receiving through its Direct API; the SDP is ours, because LiveKit's v1 dialect
+//! needs control over every section that str0m's answerer does not give. No str0m type leaves this module: what sends a
+//! packet can be replaced without the rooms noticing.
+//!
+//! Pure: datagrams and time go in, [`Output`]s come out.
+
+mod channels;
+pub mod classify;
+mod codecs;
+pub mod framing;
+mod negotiation;
+pub mod sdp;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::media::{KeyframeRequestKind, Mid, Pt, Rid};
+use str0m::net::{Protocol as RtcProtocol, Receive};
+use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, Ssrc, Vp8Descriptor};
+use str0m::{Event as RtcEvent, IceConnectionState, Input, Output as RtcOutput, Rtc};
+
+use crate::sfu::{Codec, DataChannel};
+use channels::Channels;
+use codecs::CodecTable;
+use negotiation::Sections;
+
+pub use codecs::OpusOptions;
+pub use negotiation::{NegotiationError, ReceivePreference, RemoteTrack, SenderSpec};
+
+/// What every connection of this process shares.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where clients can reach us, most wanted first; written into every SDP.
+    pub candidates: Vec<(Protocol, SocketAddr)>,
+    crypto: Arc<CryptoProvider>,
+    certificate: DtlsCert,
+}
+
+impl Settings {
+    /// Makes the certificate that all connections of the process present.
+    pub fn new(candidates: Vec<(Protocol, SocketAddr)>) -> Self {
+        let crypto = Arc::new(str0m::crypto::from_feature_flags());
+        let certificate =
+            crypto.dtls_provider.generate_certificate().expect("the bundled crypto provider makes certificates");
+        Settings { candidates, crypto, certificate }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    Udp,
+    /// RFC 6544 passive: the client connects to us.
+    Tcp,
+}
+
+/// A packet for the network.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Transmit {
+    pub protocol: Protocol,
+    /// The local candidate it leaves from.
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    pub bytes: Vec<u8>,
+}
+
+/// A packet from the network.
+#[derive(Debug, Clone, Copy)]
+pub struct Datagram<'a> {
+    pub protocol: Protocol,
+    pub source: SocketAddr,
+    /// The local candidate it arrived at.
+    pub destination: SocketAddr,
+    pub bytes: &'a [u8],
+}
+
+/// ICE user fragment and password (RFC 8839 §5.4). Drawn by the caller: this module has no randomness.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IceCredentials {
+    pub ufrag: String,
+    pub password: String,
+}
+
+/// One thing to do after feeding the connection.
+#[derive(Debug)]
+pub enum Output {
+    Transmit(Transmit),
+    Event(Event),
+    /// Nothing more now; call [`Transport::handle_timeout`] then.
+    Timeout(Instant),
+}
+
+#[derive(Debug)]
+pub enum Event {
+    /// ICE and DTLS are up: media flows.
+    Connected,
+    /// The peer closed the connection, or it broke beyond repair. Nothing follows.
+    Closed,
+    Media(MediaPacket),
+    /// The receiver of this sender's stream lost a picture (PLI or FIR).
+    KeyframeWanted(SenderId),
+    Data {
+        channel: DataChannel,
+        message: Vec<u8>,
+    },
+}
+
+/// An RTP packet that arrived, decrypted, of a known section.
+#[derive(Debug)]
+pub struct MediaPacket {
+    /// Index of the m-line in our SDP.
+    pub section: usize,
+    /// Simulcast layer, 0 = lowest.
+    pub layer: u8,
+    pub codec: Codec,
+    /// Extended sequence number of this layer's stream.
+    pub sequence: u64,
+    /// The first packet of a stream that replaces the layer's former one: its sequence numbers start over.
+    pub restarted: bool,
+    pub timestamp: u32,
+    /// Hz.
+    pub clock_rate: u32,
+    pub marker: bool,
+    pub payload: Arc<[u8]>,
+    pub arrival: Instant,
+    /// What the publisher's sender report says this timestamp means, since the Unix epoch.
+    pub sender_time: Option<Duration>,
+    /// RFC 6464, −dBov: 0 loudest, 127 silence.
+    pub audio_level: Option<u8>,
+    pub extensions: Extensions,
+}
+
+/// Header extensions that travel from publisher to subscriber untouched.
+#[derive(Debug, Clone, Default)]
+pub struct Extensions(ExtensionValues);
+
+/// A stream towards the client. Numbered by the caller's [`Transport::add_sender`] calls, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SenderId(u32);
+
+/// An RTP packet to send: what the forwarder made of a [`MediaPacket`].
+#[derive(Debug)]
+pub struct OutgoingPacket {
+    pub sequence: u64,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub arrival: Instant,
+    pub payload: Arc<[u8]>,
+    pub vp8: Option<Vp8Fields>,
+    pub extensions: Extensions,
+}
+
+/// VP8 payload descriptor fields to overwrite while the packet is written; widths stay as they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Vp8Fields {
+    pub picture_id: Option<u16>,
+    pub tl0picidx: Option<u8>,
+    pub keyidx: Option<u8>,
+}
+
+/// How far the connection has come: tells why a join failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Progress {
+    NoChecks,
+    /// Connectivity checks arrive, no pair is up.
+    Checking,
+    /// ICE is up, the DTLS handshake is not.
+    Handshaking,
+    Connected,
+    Closed,
+}
+
+pub struct Transport {
+    rtc: Rtc,
+    codecs: CodecTable,
+    sections: Sections,
+    channels: Channels,
+    /// Only for [`Transport::upstream`]: str0m's latest answer.
+    upstream: Option<String>,
+    /// Which (section, layer) a known SSRC is.
+    streams: HashMap<Ssrc, (usize, u8)>,
+    progress: Progress,
+    last_received: Instant,
+    settings: Settings,
+}
+
+impl Transport {
+    /// The ICE user fragment that datagrams of this connection are addressed to.
+    pub fn ufrag(&mut self) -> String {
+        self.rtc.direct_api().local_ice_credentials().ufrag
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// When the peer was last heard. A browser checks consent every few seconds (RFC 7675), so silence means it is gone.
+    pub fn last_received(&self) -> Instant {
+        self.last_received
+    }
+
+    pub fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>) {
+        let protocol = match datagram.protocol {
+            Protocol::Udp => RtcProtocol::Udp,
+            Protocol::Tcp => RtcProtocol::Tcp,
+        };
+        let Ok(receive) = Receive::new(protocol, datagram.source, datagram.destination, datagram.bytes) else {
+            return;
+        };
+        self.last_received = now;
+        if self.progress == Progress::NoChecks {
+            self.progress = Progress::Checking;
+        }
+        self.input(Input::Receive(now, receive));
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.input(Input::Timeout(now));
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        if self.progress == Progress::Closed {
+            return;
+        }
+        // str0m's Direct API may panic on states it deems impossible: one connection dies, not the worker.
+        let done = catch_unwind(AssertUnwindSafe(|| self.rtc.handle_input(input)));
+        if !matches!(done, Ok(Ok(()))) {
+            self.fail();
+        }
+    }
+
+    fn fail(&mut self) {
+        self.rtc.disconnect();
+        self.progress = Progress::Closed;
+    }
+
+    /// Next thing to do. Call until it gives [`Output::Timeout`].
+    pub fn poll(&mut self) -> Output {
+        loop {
+            if self.progress == Progress::Closed && !self.rtc.is_alive() {
+                return Output::Timeout(self.last_received + FOREVER);
+            }
+            let output = match catch_unwind(AssertUnwindSafe(|| self.rtc.poll_output())) {
+                Ok(Ok(output)) => output,
+                Ok(Err(_)) | Err(_) => {
+                    let closed_before = self.progress == Progress::Closed;
+                    self.fail();
+                    if closed_before {
+                        return Output::Timeout(self.last_received + FOREVER);
+                    }
+                    return Output::Event(Event::Closed);
+                }
+            };
+            match output {
+                RtcOutput::Timeout(at) => return Output::Timeout(at),
+                RtcOutput::Transmit(t) => {
+                    return Output::Transmit(Transmit {
+                        protocol: if t.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp },
+                        source: t.source,
+                        destination: t.destination,
+                        bytes: t.contents.into(),
+                    });
+                }
+                RtcOutput::Event(event) => {
+                    if let Some(event) = self.translate(event) {
+                        return Output::Event(event);
+                    }
+                }
+            }
+        }
+    }
+
+    fn translate(&mut self, event: RtcEvent) -> Option<Event> {
+        match event {
+            RtcEvent::IceConnectionStateChange(state) => {
+                let up = matches!(state, IceConnectionState::Connected | IceConnectionState::Completed);
+                if up && self.progress < Progress::Handshaking {
+                    self.progress = Progress::Handshaking;
+                }
+                None
+            }
+            RtcEvent::Connected => {
+                self.progress = Progress::Connected;
+                Some(Event::Connected)
+            }
+            RtcEvent::Closed => {
+                self.progress = Progress::Closed;
+                Some(Event::Closed)
+            }
+            RtcEvent::RtpPacket(packet) => self.media_packet(packet).map(Event::Media),
+            RtcEvent::KeyframeRequest(request) => self.sections.sender_at(&request.mid).map(Event::KeyframeWanted),
+            RtcEvent::ChannelOpen(id, label) => {
+                self.channels.opened(id, &label);
+                None
+            }
+            RtcEvent::ChannelClose(id) => {
+                self.channels.closed(id);
+                None
+            }
+            RtcEvent::ChannelData(data) => {
+                let channel = self.channels.label_of(data.id)?;
+                Some(Event::Data { channel, message: data.data })
+            }
+            _ => None,
+        }
+    }
+
+    fn media_packet(&mut self, packet: RtpPacket) -> Option<MediaPacket> {
+        let ssrc = packet.header.ssrc;
+        let mut restarted = false;
+        let (section, layer) = match self.streams.get(&ssrc) {
+            Some(known) => *known,
+            None => {
+                // The rid leaves the header once the receiver has acknowledged the stream: remember it by SSRC.
+                let (mid, rid) = {
+                    let mut api = self.rtc.direct_api();
+                    let stream = api.stream_rx(&ssrc)?;
+                    (stream.mid(), stream.rid())
+                };
+                let found = self.sections.receiving(&mid, rid.as_ref().map(|r| &**r))?;
+                let known = self.streams.len();
+                self.streams.retain(|_, layer| *layer != found);
+                restarted = self.streams.len() < known;
+                self.streams.insert(ssrc, found);
+                found
+            }
+        };
+        let codec = self.codecs.codec(*packet.header.payload_type)?;
+        let clock_rate = codecs::clock_rate(codec);
+        let sender_time = packet.last_sender_info.and_then(|report| {
+            let at_report = report.ntp_time.duration_since(UNIX_EPOCH).ok()?;
+            let ticks = packet.header.timestamp.wrapping_sub(report.rtp_time.numer() as u32) as i32;
+            let offset = Duration::from_secs_f64(f64::from(ticks.unsigned_abs()) / f64::from(clock_rate));
+            if ticks >= 0 { at_report.checked_add(offset) } else { at_report.checked_sub(offset) }
+        });
+        let audio_level = packet.header.ext_vals.audio_level.map(|level| level.unsigned_abs().min(127));
+        let mut extensions = packet.header.ext_vals;
+        // These number or name the publisher's connection; the subscriber's has its own.
+        extensions.mid = None;
+        extensions.rid = None;
+        extensions.rid_repair = None;
+        extensions.transport_cc = None;
+        extensions.abs_send_time = None;
+        extensions.tx_time_offs = None;
+        Some(MediaPacket {
+            section,
+            layer,
+            codec,
+            sequence: *packet.seq_no,
+            restarted,
+            timestamp: packet.header.timestamp,
+            clock_rate,
+            marker: packet.header.marker,
+            payload: packet.payload,
+            arrival: packet.timestamp,
+            sender_time,
+            audio_level,
+            extensions: Extensions(extensions),
+        })
+    }
+
+    /// Queues a packet on a sender's stream. Silently nothing while the sender has no section yet.
+    pub fn send(&mut self, sender: SenderId, packet: OutgoingPacket) {
+        let Some(stream) = self.sections.stream(sender) else { return };
+        let nackable = stream.rtx.is_some();
+        let mut rtp = RtpWrite::new(
+            Pt::new_with_value(stream.pt),
+            packet.sequence.into(),
+            packet.timestamp,
+            packet.arrival,
+            packet.payload.clone(),
+        )
+        .marker(packet.marker)
+        .ext_vals(packet.extensions.0)
+        .nackable(nackable);
+        if let Some(fields) = packet.vp8 {
+            match vp8_patch(&packet.payload, fields) {
+                Some(patch) => rtp = rtp.vp8_patch(patch),
+                // A descriptor that parsed before must parse now; a packet that cannot be rewritten would corrupt the stream.
+                None => return,
+            }
+        }
+        if let Some(tx) = self.rtc.direct_api().stream_tx(&stream.ssrc.into()) {
+            tx.write_rtp(rtp);
+        }
+    }
+
+    /// Sends a PLI for one layer of what the client publishes in `section`.
+    pub fn request_keyframe(&mut self, section: usize, layer: u8) {
+        let Some((mid, rid)) = self.sections.layer_name(section, layer) else { return };
+        let (mid, rid) = (Mid::from(mid), rid.map(Rid::from));
+        if let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(mid, rid) {
+            stream.request_keyframe(KeyframeRequestKind::Pli);
+        }
+    }
+
+    /// Sends a message; dropped when the channel is not open or its buffer is full.
+    /// Returns whether it was taken.
+    pub fn send_data(&mut self, channel: DataChannel, message: &[u8]) -> bool {
+        self.channels.send(&mut self.rtc, channel, message)
+    }
+}
+
+/// Far enough to never come, near enough to add to an Instant.
+const FOREVER: Duration = Duration::from_secs(86_400 * 365);
+
+fn vp8_patch(payload: &[u8], fields: Vp8Fields) -> Option<str0m::rtp::Vp8Patch> {
+    let mut builder = Vp8Descriptor::parse(payload).ok()?.patch();
+    if let Some(id) = fields.picture_id {
+        builder = builder.picture_id(id);
+    }
+    if let Some(index) = fields.tl0picidx {
+        builder = builder.tl0_pic_idx(index);
+    }
+    if let Some(index) = fields.keyidx {
+        builder = builder.key_idx(index);
+    }
+    builder.build().ok()
+}

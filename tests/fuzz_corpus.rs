@@ -1,0 +1,254 @@
+//! Runs the fuzz targets' checks over their committed corpus, without a fuzzer.
+//!
+//! A crash that a fuzzer finds is kept by adding its input to `fuzz/corpus/<target>/`. The seeds among these files come
+//! from [`seeds`]; `WRITE_SEEDS=1 cargo test --test fuzz_corpus` writes them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use livekit_protocol as proto;
+use parlour::livekit::{decode_join_request, decode_request, decode_request_text};
+use parlour::rtp::{h264, vp8};
+use parlour::transport::classify;
+use parlour::transport::sdp::SessionDescription;
+use prost::Message;
+
+#[path = "../fuzz/src/lib.rs"]
+mod fuzz;
+
+const FIREFOX_OFFER: &str = include_str!("../src/transport/sdp/fixtures/firefox-reoffer.sdp");
+
+fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus")
+}
+
+fn replay(target: &str, check: fn(&[u8])) {
+    let mut files = 0;
+    for entry in fs::read_dir(corpus().join(target)).expect("a corpus") {
+        let path = entry.expect("a readable corpus").path();
+        // Shown only if the check fails.
+        println!("{}", path.display());
+        check(&fs::read(&path).expect("a readable file"));
+        files += 1;
+    }
+    assert!(files > 0, "an empty corpus checks nothing");
+}
+
+#[test]
+fn sdp_parse() {
+    replay("sdp_parse", fuzz::sdp_parse);
+}
+
+#[test]
+fn vp8_descriptor() {
+    replay("vp8_descriptor", fuzz::vp8_descriptor);
+}
+
+#[test]
+fn h264_payload() {
+    replay("h264", fuzz::h264);
+}
+
+#[test]
+fn packets() {
+    replay("classify", fuzz::classify);
+}
+
+#[test]
+fn framing() {
+    replay("framing", fuzz::framing);
+}
+
+#[test]
+fn signal_request() {
+    replay("signal_request", fuzz::signal_request);
+}
+
+#[test]
+fn join_request() {
+    replay("join_request", fuzz::join_request);
+}
+
+#[test]
+fn seeds_are_in_the_corpus() {
+    for (target, name, bytes) in seeds() {
+        let path = corpus().join(target).join(name);
+        if std::env::var_os("WRITE_SEEDS").is_some() {
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a writable corpus");
+            fs::write(&path, &bytes).expect("a writable corpus");
+        }
+        assert_eq!(fs::read(&path).ok(), Some(bytes), "{} differs: write the seeds anew", path.display());
+    }
+}
+
+/// A fuzzer that starts from refused input stays at the first check for long.
+#[test]
+fn seeds_get_through_the_readers() {
+    for (target, name, bytes) in seeds() {
+        let text = String::from_utf8_lossy(&bytes);
+        let understood = match target {
+            "sdp_parse" => SessionDescription::parse(&text).is_ok(),
+            "vp8_descriptor" => vp8::Descriptor::parse(&bytes[4..]).is_some(),
+            "h264" => h264::starts_key_frame(&bytes),
+            "classify" => classify::classify(&bytes) != classify::Datagram::Unknown,
+            "signal_request" if name.ends_with(".json") => decode_request_text(&text).is_ok(),
+            "signal_request" => decode_request(&bytes).is_ok(),
+            "join_request" if name == "seed-parameter" => decode_join_request(&text).is_ok(),
+            "join_request" => decode_join_request(&base64(&bytes)).is_ok(),
+            _ => true,
+        };
+        assert!(understood, "{target}/{name}");
+    }
+}
+
+/// (target, file, content)
+fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    let mut add = |target, name: &str, bytes: &[u8]| seeds.push((target, format!("seed-{name}"), bytes.to_vec()));
+
+    add("sdp_parse", "firefox", FIREFOX_OFFER.as_bytes());
+    add("sdp_parse", "small", SMALL_SDP.as_bytes());
+    add("sdp_parse", "session-level", SESSION_LEVEL_SDP.as_bytes());
+
+    let key_frame = [0x90, 0xf0, 0x81, 0x02, 0x33, 0x65, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x00, 0x05, 0xd0, 0x02];
+    add("vp8_descriptor", "everything", &[&[1, 2, 3, 4], &key_frame[..]].concat());
+    add("vp8_descriptor", "narrow", &[1, 2, 3, 4, 0x90, 0xe0, 0x05, 0x06, 0x40, 0x01]);
+    add("vp8_descriptor", "bare", &[1, 2, 3, 4, 0x10, 0x00]);
+
+    add("h264", "parameter-set", &[0x67, 0x42, 0xe0, 0x1f]);
+    add("h264", "aggregate", &[0x78, 0, 1, 0x09, 0, 2, 0x67, 0x42, 0, 1, 0x65]);
+    add("h264", "fragment", &[0x7c, 0x85, 0x88]);
+
+    add("classify", "binding-request", &binding_request());
+    add("classify", "dtls", &[&[22, 0xfe, 0xff][..], &[0; 24]].concat());
+    add("classify", "rtp", &[&[0x90, 111][..], &[0; 24]].concat());
+    add("classify", "channel", &[0x40, 0x01, 0, 2, 1, 2]);
+
+    add("framing", "three", &[&[3][..], b"\0\x03abc\0\0\0\x01d\0\x05efg"].concat());
+    add("framing", "too-long", &[1, 0xff, 0xff, 0]);
+
+    for (name, request) in signal_requests() {
+        let request = proto::SignalRequest { message: Some(request) };
+        add("signal_request", name, &request.encode_to_vec());
+        add("signal_request", &format!("{name}.json"), &serde_json::to_vec(&request).expect("JSON"));
+    }
+
+    let inner = join_request_message().encode_to_vec();
+    let plain = wrapped(proto::wrapped_join_request::Compression::None, inner.clone());
+    let gzipped = wrapped(proto::wrapped_join_request::Compression::Gzip, gzip(&inner));
+    // The check takes the parameter's text and also the bytes inside it.
+    add("join_request", "plain", &plain);
+    add("join_request", "gzip", &gzipped);
+    add("join_request", "parameter", base64(&gzipped).as_bytes());
+    seeds
+}
+
+const SMALL_SDP: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1 2\r\na=extmap-allow-mixed\r\na=msid-semantic: WMS\r\n\
+    m=audio 9 UDP/TLS/RTP/SAVPF 111 0\r\nc=IN IP4 0.0.0.0\r\na=candidate:1 1 udp 2122194687 192.0.2.2 9 typ host\r\n\
+    a=end-of-candidates\r\na=ice-ufrag:E3/P\r\na=ice-pwd:g4s70LlzgtoqufYCiGZNeNBd\r\na=fingerprint:sha-1 03:5F:AB:10\r\n\
+    a=setup:actpass\r\na=mid:0\r\na=extmap:4/sendonly urn:ietf:params:rtp-hdrext:sdes:mid\r\na=sendonly\r\na=msid:- t\r\na=rtcp-mux\r\n\
+    a=rtcp-rsize\r\na=rtpmap:111 opus/48000/2\r\na=rtcp-fb:* nack\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n\
+    a=ssrc:1 cname:x\r\na=ssrc:1 msid:- t\r\na=ssrc-group:FID 1 2\r\n\
+    m=video 0 UDP/TLS/RTP/SAVPF 96\r\na=bundle-only\r\na=mid:1\r\na=rtpmap:96 VP8/90000\r\na=rid:q send\r\na=rid:f send\r\n\
+    a=simulcast:send q,h;~f recv a\r\n\
+    m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\na=sctp-port:5000\r\na=max-message-size:262144\r\n";
+
+const SESSION_LEVEL_SDP: &str = "v=0\na=ice-lite\na=ice-ufrag:abcd\na=ice-pwd:0123456789012345678901\na=setup:passive\na=recvonly\n\
+    m=audio 9 RTP/AVP 0\na=mid:a\nm=video 0 RTP/AVPF 0\n";
+
+fn binding_request() -> Vec<u8> {
+    let header = [0x00, 0x01, 0x00, 0x18, 0x21, 0x12, 0xa4, 0x42];
+    [&header[..], &[7; 12], b"\x00\x24\x00\x04\x6e\x00\x01\xff\x00\x06\x00\x09abcd:efgh\0\0\0"].concat()
+}
+
+fn signal_requests() -> Vec<(&'static str, proto::signal_request::Message)> {
+    use proto::signal_request::Message as Request;
+    let layer = |quality, width, height, rid: &str| proto::VideoLayer {
+        quality,
+        width,
+        height,
+        rid: rid.into(),
+        ..Default::default()
+    };
+    vec![
+        ("offer", Request::Offer(offer())),
+        (
+            "trickle",
+            Request::Trickle(proto::TrickleRequest {
+                candidate_init: r#"{"candidate":"candidate:1 1 udp 1 192.0.2.2 9 typ host","sdpMid":"0"}"#.into(),
+                target: 0,
+                r#final: true,
+            }),
+        ),
+        (
+            "add-track",
+            Request::AddTrack(proto::AddTrackRequest {
+                cid: "camera".into(),
+                r#type: 1,
+                source: 1,
+                width: 1280,
+                height: 720,
+                layers: vec![layer(0, 320, 180, "q"), layer(2, 1280, 720, "f")],
+                simulcast_codecs: vec![proto::SimulcastCodec {
+                    codec: "vp8".into(),
+                    cid: "camera".into(),
+                    ..Default::default()
+                }],
+                encryption: 1,
+                audio_features: vec![1, 2],
+                ..Default::default()
+            }),
+        ),
+        (
+            "subscription",
+            Request::Subscription(proto::UpdateSubscription {
+                track_sids: vec!["TR_a".into(), "TR_b".into()],
+                subscribe: true,
+                ..Default::default()
+            }),
+        ),
+        (
+            "track-setting",
+            Request::TrackSetting(proto::UpdateTrackSettings {
+                track_sids: vec!["TR_a".into()],
+                width: 640,
+                height: 360,
+                ..Default::default()
+            }),
+        ),
+        ("ping", Request::Ping(1_700_000_000_000)),
+    ]
+}
+
+fn offer() -> proto::SessionDescription {
+    proto::SessionDescription { r#type: "offer".into(), sdp: SMALL_SDP.into(), id: 1, ..Default::default() }
+}
+
+fn join_request_message() -> proto::JoinRequest {
+    proto::JoinRequest {
+        client_info: Some(proto::ClientInfo { sdk: 1, protocol: 16, version: "2.0.0".into(), ..Default::default() }),
+        connection_settings: Some(proto::ConnectionSettings { auto_subscribe: true, ..Default::default() }),
+        participant_attributes: [("key".to_owned(), "value".to_owned())].into(),
+        publisher_offer: Some(offer()),
+        ..Default::default()
+    }
+}
+
+fn wrapped(compression: proto::wrapped_join_request::Compression, join_request: Vec<u8>) -> Vec<u8> {
+    proto::WrappedJoinRequest { compression: compression.into(), join_request }.encode_to_vec()
+}
+
+/// Stored, not compressed: the same bytes with every version of the library, and easy for a fuzzer to change.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
+    encoder.write_all(bytes).expect("writing to memory");
+    encoder.finish().expect("writing to memory")
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::prelude::BASE64_URL_SAFE.encode(bytes)
+}
