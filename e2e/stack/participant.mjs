@@ -3,12 +3,13 @@
 import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { listen, watchVideos } from "./senses.mjs";
-import { until } from "./until.mjs";
+import { PATIENCE, until } from "./until.mjs";
 
-const VIEWPORT = { width: 960, height: 600 };
+/** Below 600 points of height Element Call hides its buttons. */
+const VIEWPORT = { width: 960, height: 640 };
 
-/** Two looks at a fake camera's 20 frames a second differ for certain after this. */
-const WATCH_MS = 300;
+/** Two looks at a fake camera's 10 frames a second differ for certain after this. */
+const WATCH_MS = 500;
 /** The fake microphone beeps every 500 ms. */
 const LISTEN_MS = 1_200;
 /** Root mean square: a beep is above 0.05, comfort noise of a silent microphone below 0.001. */
@@ -86,7 +87,7 @@ export class ElementCall extends Participant {
 
   /** Resolves when Element Call says that it has joined; what people call "I pressed join" is this moment. */
   async joins() {
-    await this.page.waitForFunction(() => window.host?.joined || window.host?.error, null, { timeout: LOAD_TIMEOUT_MS });
+    await this.page.waitForFunction(() => window.host?.joined || window.host?.error, null, { timeout: LOAD_TIMEOUT_MS * PATIENCE });
     const error = await this.page.evaluate(() => window.host.error);
     if (error) throw new Error(`${this.name}: ${error}`);
   }
@@ -124,7 +125,7 @@ export class Peer extends Participant {
   }
 
   async joins() {
-    await this.page.waitForFunction(() => window.peer, null, { timeout: LOAD_TIMEOUT_MS });
+    await this.page.waitForFunction(() => window.peer, null, { timeout: LOAD_TIMEOUT_MS * PATIENCE });
   }
 
   join(way, publish) {
