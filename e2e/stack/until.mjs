@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
 /** Stretches every deadline on a machine that is busy with other things; `make test` promises what stands in the tests. */
-export const PATIENCE = Number(process.env.PARLOUR_E2E_PATIENCE ?? 1);
+export const PATIENCE = Number(process.env.E2E_PATIENCE ?? 1);
 
 /**
  * Calls `look` until `holds(seen)`; returns the milliseconds it took.
