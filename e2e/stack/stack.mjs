@@ -1,6 +1,6 @@
 // The whole stack on loopback: Synapse, Parlour and the pages, in one throwaway folder. `make demo` and every test file
 // start it here, so the demo is what the tests have tested.
-import { copyFileSync, existsSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, readdirSync, rmSync } from "node:fs";
 import path from "node:path";
 import { startPageServer } from "./page-server.mjs";
 import { startParlour } from "./parlour.mjs";
@@ -70,7 +70,9 @@ class Stack {
   /** Keeps what helps to understand a failure, outside the tree. Returns the folder. */
   async keepEvidence(name, participants = []) {
     const folder = failureFolder(name);
-    for (const { service } of [this.parlour, this.synapse]) copyFileSync(service.log, path.join(folder, path.basename(service.log)));
+    for (const file of readdirSync(this.folder, { recursive: true })) {
+      if (file.endsWith(".log")) copyFileSync(path.join(this.folder, file), path.join(folder, path.basename(file)));
+    }
     for (const participant of participants) await participant.keepEvidence(folder);
     return folder;
   }
