@@ -103,8 +103,10 @@ class Driver extends WidgetDriver {
 
   async readRoomState(_roomId, type, stateKey) {
     const state = this.room.currentState;
-    const events = stateKey === undefined ? state.getStateEvents(type) : [state.getStateEvents(type, stateKey)];
-    return events.filter(Boolean).map((event) => event.getEffectiveEvent());
+    const events = stateKey === undefined ? state.getStateEvents(type) : [state.getStateEvents(type, stateKey) ?? []].flat();
+    // Element Call 0.26 told of a sticky event overlooks the last state event after it: let that not be its own membership.
+    events.sort((a, b) => (b.getStateKey() === options.userId) - (a.getStateKey() === options.userId));
+    return events.map((event) => event.getEffectiveEvent());
   }
 
   async readStickyEvents() {

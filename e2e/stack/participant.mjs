@@ -19,14 +19,10 @@ const AUDIBLE = 0.01;
 const LOAD_TIMEOUT_MS = 40_000;
 
 class Participant {
-  /** @param {import("playwright-core").Browser} browser */
-  static async open(browser, name, link) {
+  /** A fresh browser profile for one person. @param {import("playwright-core").Browser} browser */
+  static async arrive(browser, name) {
     const context = await browser.newContext({ viewport: VIEWPORT });
-    const page = await context.newPage();
-    const participant = new this(name, context, page);
-    await page.goto(link);
-    await participant.joins();
-    return participant;
+    return new this(name, context, await context.newPage());
   }
 
   constructor(name, context, page) {
@@ -34,6 +30,12 @@ class Participant {
     this.console = [];
     page.on("console", (message) => this.console.push(`${new Date().toISOString()} ${message.type()}: ${message.text()}`));
     page.on("pageerror", (error) => this.console.push(`${new Date().toISOString()} uncaught: ${error.stack ?? error}`));
+  }
+
+  /** Opens `link` and resolves when the page says that it has joined. */
+  async open(link) {
+    await this.page.goto(link);
+    await this.joins();
   }
 
   /** Videos with their captions, as seen during a short look. */

@@ -66,8 +66,9 @@ export class Scenario {
 
   /** Opens the page of one caller; `kind` is a class of stack/participant.mjs. */
   async open(kind, name, link) {
-    const participant = await kind.open(this.browser, name, link);
+    const participant = await kind.arrive(this.browser, name);
     this.participants.add(participant);
+    await participant.open(link);
     return participant;
   }
 }
