@@ -15,7 +15,7 @@ mod problem;
 mod secret;
 mod source;
 
-pub use api_keys::api_keys;
+pub use api_keys::{api_keys, existing_api_keys};
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
 use source::Source;
@@ -254,8 +254,8 @@ impl Config {
             },
             // Placeholders where a required key is missing: `finish` then reports it and nobody sees them.
             server_name: server.unwrap_or_default(),
-            homeserver: homeserver.unwrap_or_else(|| nowhere()),
-            public_url: public_url.unwrap_or_else(|| nowhere()),
+            homeserver: homeserver.unwrap_or_else(nowhere),
+            public_url: public_url.unwrap_or_else(nowhere),
         };
         s.finish()?;
         Ok(config)

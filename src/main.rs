@@ -1,74 +1,104 @@
-//! The command line.
+//! The command line; nothing else.
 
-use std::path::{Path, PathBuf};
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use parlour::config::Config;
-use parlour::serve;
+use parlour::config::{self, Config, LogFormat, Problems};
+use parlour::matrix::OpenId;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
-/// Calls for Matrix rooms: signalling, media and tokens in one process beside a homeserver.
+/// Calls for Matrix rooms: signalling, TURN and SFU in one binary beside a homeserver.
 #[derive(Parser)]
-#[command(
-    version,
-    about,
-    after_help = "Every key of the config can be overridden by the environment: media.udp by PARLOUR_MEDIA__UDP."
-)]
-struct Arguments {
+#[command(version, arg_required_else_help = true)]
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the server until SIGTERM or Ctrl-C
-    Serve {
-        /// The config file; config/parlour.toml in the source is a commented sample
-        #[arg(long, short, default_value = "/etc/parlour/parlour.toml")]
-        config: PathBuf,
-    },
-    /// Read the config and explain every mistake in it; exits with 1 when there is one
-    Check {
-        /// The config file
-        #[arg(long, short, default_value = "/etc/parlour/parlour.toml")]
-        config: PathBuf,
-    },
+    /// Run the server until SIGTERM or SIGINT.
+    ///
+    /// Prints at start what it listens on and what to add to the homeserver. The first signal ends calls in an orderly
+    /// way, a second one at once.
+    Serve(ConfigFile),
+    /// Read the configuration and explain every mistake in it.
+    ///
+    /// Changes nothing. Exits with 0 when `serve` would start with it, else with 1.
+    Check(ConfigFile),
+}
+
+#[derive(clap::Args)]
+struct ConfigFile {
+    /// The configuration; `config/parlour.toml` in the source is the commented sample. Variables such as
+    /// PARLOUR_HTTP__LISTEN override its keys.
+    #[arg(long, value_name = "FILE", default_value = "/etc/parlour/parlour.toml")]
+    config: PathBuf,
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Serve { config } => run(&config),
-        Command::Check { config } => check(&config),
-    }
-}
-
-fn load(file: &Path) -> Option<Config> {
-    match Config::load(file, std::env::vars()) {
-        Ok(config) => {
-            config.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
-            Some(config)
-        }
-        Err(problems) => {
-            eprintln!("{problems}");
-            None
-        }
-    }
-}
-
-fn run(file: &Path) -> ExitCode {
-    let Some(config) = load(file) else { return ExitCode::FAILURE };
-    match serve::run(config) {
+    let result = match Cli::parse().command {
+        Command::Serve(file) => serve(&file),
+        Command::Check(file) => check(&file),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("parlour: {error}");
+        Err(what) => {
+            eprintln!("{}", what.trim_end());
             ExitCode::FAILURE
         }
     }
 }
 
-fn check(file: &Path) -> ExitCode {
-    let Some(config) = load(file) else { return ExitCode::FAILURE };
-    println!("{} is fine.\n", file.display());
-    print!("{}", serve::summary(&config));
-    ExitCode::SUCCESS
+fn serve(file: &ConfigFile) -> Result<(), String> {
+    let config = load(file)?;
+    start_log(&config);
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("cannot start: {e}"))?
+        .block_on(parlour::serve::run(config))
+}
+
+fn check(file: &ConfigFile) -> Result<(), String> {
+    let config = load(file)?;
+    let has_key = config::existing_api_keys(&config).map_err(|problem| Problems::from(problem).to_string())?.is_some();
+    let config = Arc::new(config);
+    OpenId::new(config.clone())?;
+    println!("{} is fine.", file.config.display());
+    if !has_key {
+        println!("An API key will be generated into {} at the first start.", config.data_dir.display());
+    }
+    for warning in config.warnings() {
+        println!("Warning: {warning}.");
+    }
+    Ok(())
+}
+
+fn load(file: &ConfigFile) -> Result<Config, String> {
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Config::load(&file.config, variables).map_err(|problems| problems.to_string())
+}
+
+fn start_log(config: &Config) {
+    // A lone level is ours: libraries tell addresses of users at info.
+    let filter = match config.log.level.parse::<LevelFilter>() {
+        Ok(level) => Targets::new().with_default(LevelFilter::WARN.min(level)).with_target("parlour", level),
+        Err(_) => config.log.level.parse().unwrap_or_default(),
+    };
+    let layer =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let layer = match config.log.format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(filter)).init();
 }

@@ -1,33 +1,25 @@
-//! Starts everything, and ends it in order: the media worker, then HTTP; at a signal the callers are told first.
+//! The server from start to end: puts the parts together, says what to do next, waits for a signal. Called by `main`.
 
 use std::fmt::Write;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
-use tracing_subscriber::EnvFilter;
 
-use crate::config::{self, Config, LogFormat};
-use crate::http::{self, App, well_known_document};
+use crate::config::{self, Config};
+use crate::http::{self, App};
 use crate::metrics::Metrics;
 use crate::net::{self, Node};
 use crate::sfu;
 
-/// Serves until SIGTERM or SIGINT. The error is a sentence for the operator.
-pub fn run(config: Config) -> Result<(), String> {
-    start_log(&config)?;
-    let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("cannot start the runtime: {e}"))?;
-    runtime.block_on(serve(config))
-}
-
-async fn serve(config: Config) -> Result<(), String> {
+/// Runs until a signal; the error is a sentence for the operator.
+pub async fn run(config: Config) -> Result<(), String> {
+    let config = Arc::new(config);
     let keys = config::api_keys(&config).map_err(|problem| problem.to_string())?;
     let metrics = Arc::new(Metrics::new());
-    let listener = TcpListener::bind(config.http.listen)
-        .await
-        .map_err(|e| format!("http.listen: cannot listen on {}: {e}", config.http.listen))?;
+    let mut signals = Signals::listen().map_err(|e| format!("cannot wait for signals: {e}"))?;
+
     let (node, worker_ended) = Node::start(net::Options {
         udp: config.media.udp,
         tcp: config.media.tcp,
@@ -41,82 +33,115 @@ async fn serve(config: Config) -> Result<(), String> {
         metrics: metrics.clone(),
     })
     .map_err(|e| e.to_string())?;
+    let app = App::new(config.clone(), keys, node.clone(), metrics)?;
+    let listener = TcpListener::bind(config.http.listen).await.map_err(|e| {
+        format!(
+            "http.listen: cannot listen on {}: {e}; end the other program there, or choose another port",
+            config.http.listen
+        )
+    })?;
 
-    // For the operator at the terminal, not for the log: it names addresses.
-    eprint!("{}", summary(&config));
-    info!("ready");
+    print!("{}", announcement(&config));
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
 
-    let app = App::new(Arc::new(config), keys, node.clone(), metrics)?;
     let shutdown = CancellationToken::new();
-    let web = tokio::spawn(http::serve(listener, app.clone(), shutdown.clone()));
-    let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("cannot wait for SIGTERM: {e}"))?;
-    let failed = tokio::select! {
-        _ = terminate.recv() => false,
-        _ = tokio::signal::ctrl_c() => false,
+    let serving = tokio::spawn(http::serve(listener, app.clone(), shutdown.clone()));
+    let worker_failed = tokio::select! {
+        () = signals.next() => false,
         _ = worker_ended => true,
     };
-    info!("stopping");
+    tracing::info!("shutting down; a second signal ends everything at once");
     app.drain();
+    // The worker tells every client to come back; that ends their sockets.
     node.shut_down().await;
     shutdown.cancel();
-    let _ = web.await;
-    if failed { Err("the media worker ended by itself; the log above says why".into()) } else { Ok(()) }
-}
-
-fn start_log(config: &Config) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&config.log.level).map_err(|e| format!("log.level: {e}"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log.format {
-        LogFormat::Json => log.json().init(),
-        LogFormat::Text => log.init(),
+    tokio::select! {
+        _ = serving => {}
+        () = signals.next() => {}
     }
-    Ok(())
+    if worker_failed { Err("the media worker ended by itself; the log says why".into()) } else { Ok(()) }
 }
 
-/// Where we listen, what clients will be offered, and what to paste where so that they find us.
-pub fn summary(config: &Config) -> String {
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// What an operator needs to know and to copy.
+fn announcement(config: &Config) -> String {
+    let media = &config.media;
+    let candidates = net::candidates(&media.public_addresses, media.udp, media.tcp);
+    let offered: Vec<String> = candidates.iter().map(|(protocol, address)| format!("{protocol:?} {address}")).collect();
+    let offered =
+        if offered.is_empty() { "nothing: set media.public_addresses".to_owned() } else { offered.join(", ") };
+    let well_known = http::well_known_document(config);
+    let service_url = config.service_url();
+
     let mut text = String::new();
-    let candidates = net::candidates(&config.media.public_addresses, config.media.udp, config.media.tcp);
-    let reachable: Vec<String> =
-        candidates.iter().map(|(protocol, address)| format!("{protocol:?} {address}").to_lowercase()).collect();
-    let well_known = serde_json::to_string_pretty(&well_known_document(config)).unwrap_or_default();
-    let _ = write!(
-        text,
-        "\
-Parlour {version} for {server}
-  HTTP on {http}, reached by clients as {public_url}
-  media offered at {reachable}
-
-Clients find calls through the homeserver. Put this into its https://{server}/.well-known/matrix/client
-(beside m.homeserver, with the header Access-Control-Allow-Origin: *):
-
-{well_known}
-
-and this into Synapse's homeserver.yaml:
-
-matrix_rtc:
-  transports:
-    - type: livekit
-      livekit_service_url: {service_url}
-experimental_features:
-  msc4143_enabled: true    # clients ask the homeserver where calls are
-  msc4222_enabled: true    # reliable room state, which memberships need
-  msc4354_enabled: true    # memberships of the newest kind
-max_event_delay_duration: 24h   # a caller that vanishes leaves the call
-rc_message: {{ per_second: 0.5, burst_count: 30 }}
-rc_delayed_event_mgmt: {{ per_second: 1, burst_count: 20 }}
-
-",
-        version = env!("CARGO_PKG_VERSION"),
-        server = config.server_name,
-        http = config.http.listen,
-        public_url = config.public_url,
-        reachable = if reachable.is_empty() {
-            "no address: set media.public_addresses".to_owned()
-        } else {
-            reachable.join(", ")
-        },
-        service_url = config.service_url(),
+    let mut line = |line: String| writeln!(text, "{line}").expect("writing to memory");
+    line(format!("Parlour {} for {}", env!("CARGO_PKG_VERSION"), config.server_name));
+    line(format!("  HTTP    {}, for clients at {}", config.http.listen, config.public_url));
+    line(format!("  media   UDP {}, TCP {}; clients are told {offered}", media.udp, media.tcp));
+    line(String::new());
+    line(format!("https://{}/.well-known/matrix/client must contain, besides what is there:", config.server_name));
+    line(format!("  {well_known}"));
+    line(String::new());
+    line(
+        "Synapse's homeserver.yaml needs, and `openid` among the resources of the listener that Parlour asks:"
+            .to_owned(),
     );
+    line(format!(
+        "  experimental_features:
+    msc4143_enabled: true            # tells clients where calls are
+    msc4222_enabled: true            # reliable room state in sync
+    msc4354_enabled: true            # memberships of newer clients
+  max_event_delay_duration: 24h      # ends the membership of clients that vanish
+  rc_delayed_event_mgmt: {{per_second: 1, burst_count: 20}}
+  rc_message: {{per_second: 0.5, burst_count: 30}}
+  matrix_rtc:
+    transports:
+      - type: livekit
+        livekit_service_url: {service_url}
+"
+    ));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_announcement_can_be_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("parlour.toml");
+        std::fs::write(&file, include_str!("../config/parlour.toml")).unwrap();
+        let text = announcement(&Config::load(&file, std::iter::empty()).unwrap());
+        let json = text.lines().find(|line| line.trim_start().starts_with('{')).unwrap();
+        let document: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert_eq!(document["org.matrix.msc4143.rtc_foci"][0]["livekit_service_url"], "https://rtc.example.org");
+        for part in [
+            "HTTP    127.0.0.1:8080",
+            "UDP 0.0.0.0:3478, TCP 0.0.0.0:3478",
+            "        livekit_service_url: https://rtc.example.org\n",
+            "https://example.org/.well-known/matrix/client",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
 }

@@ -22,15 +22,27 @@ const SECRET_LENGTH: usize = 48;
 /// Characters after `API` in the name of a generated key, as LiveKit's own generator does it.
 const NAME_LENGTH: usize = 12;
 
-/// Creates `data_dir/keys.toml` (mode 0600) when no key is configured and none was generated before.
-pub fn api_keys(config: &Config) -> Result<Keys, Problem> {
+/// The configured keys, else those generated at an earlier start.
+pub fn existing_api_keys(config: &Config) -> Result<Option<Keys>, Problem> {
     if let Some(keys) = keys(&config.keys) {
-        return Ok(keys);
+        return Ok(Some(keys));
     }
     let file = config.data_dir.join(FILE);
-    let generated = if file.exists() { read(&file)? } else { generate(&config.data_dir, &file)? };
-    keys(&generated)
-        .ok_or_else(|| problem("keys", format!("{} has no key; delete it and Parlour generates one", file.display())))
+    if !file.exists() {
+        return Ok(None);
+    }
+    match keys(&read(&file)?) {
+        Some(keys) => Ok(Some(keys)),
+        None => Err(problem("keys", format!("{} has no key; delete it and Parlour generates one", file.display()))),
+    }
+}
+
+/// Creates `data_dir/keys.toml` (mode 0600) when no key is configured and none was generated before.
+pub fn api_keys(config: &Config) -> Result<Keys, Problem> {
+    match existing_api_keys(config)? {
+        Some(keys) => Ok(keys),
+        None => generate(&config.data_dir),
+    }
 }
 
 fn keys(secrets: &BTreeMap<String, Secret>) -> Option<Keys> {
@@ -52,7 +64,8 @@ fn read(file: &Path) -> Result<BTreeMap<String, Secret>, Problem> {
     table.into_iter().map(|(name, secret)| Ok((name, Secret::new(secret).map_err(failed)?))).collect()
 }
 
-fn generate(folder: &Path, file: &Path) -> Result<BTreeMap<String, Secret>, Problem> {
+fn generate(folder: &Path) -> Result<Keys, Problem> {
+    let file = folder.join(FILE);
     let failed = |what: &str, e: std::io::Error| {
         problem(
             "data_dir",
@@ -68,18 +81,19 @@ fn generate(folder: &Path, file: &Path) -> Result<BTreeMap<String, Secret>, Prob
         .map_err(|e| failed(&format!("create {}", folder.display()), e))?;
 
     let name = format!("API{}", random(NAME_LENGTH));
-    let secret = random(SECRET_LENGTH);
-    let text =
-        Zeroizing::new(format!("# Signs access tokens. Made by Parlour at its first start.\n{name} = \"{secret}\"\n"));
+    let secret = Zeroizing::new(random(SECRET_LENGTH));
+    let text = Zeroizing::new(format!(
+        "# Signs access tokens. Made by Parlour at its first start.\n{name} = \"{}\"\n",
+        *secret
+    ));
     OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(file)
+        .open(&file)
         .and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()))
         .map_err(|e| failed(&format!("write {}", file.display()), e))?;
-    let secret = Secret::new(secret).map_err(|what| problem("keys", what))?;
-    Ok(BTreeMap::from([(name, secret)]))
+    Keys::new([(name.as_str(), secret.as_str())]).ok_or_else(|| problem("keys", "no key was generated".to_owned()))
 }
 
 fn random(length: usize) -> String {

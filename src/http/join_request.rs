@@ -3,21 +3,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::Read;
 
-use base64::Engine;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use flate2::read::GzDecoder;
 use livekit_protocol as proto;
-use prost::Message;
-use proto::wrapped_join_request::Compression;
 
-use crate::livekit::{Claims, Dialect, JoinRequest};
-
-/// Inflated, in bytes: an offer with a hundred sections in a resumed session, twice. LiveKit has the same limit, and only
-/// holders of a token get here.
-const LARGEST_JOIN_REQUEST: usize = 1024 * 1024;
+use crate::livekit::{Claims, Dialect, JoinRequest, JoinRequestError as WireError, decode_base64, decode_join_request};
 
 /// Metadata and attributes that a client brings along, in bytes; they are sent to everybody in the room. LiveKit's limit.
 const LARGEST_METADATA: usize = 64_000;
@@ -25,24 +14,10 @@ const LARGEST_METADATA: usize = 64_000;
 /// For log lines.
 const LONGEST_CLIENT_NAME: usize = 64;
 
-/// Browsers pad, others do not; JS translates to the URL alphabet, others might not.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum JoinRequestError {
-    #[error("join_request is required")]
-    Missing,
-    #[error("cannot base64 decode wrapped join request")]
-    NotBase64,
-    #[error("cannot unmarshal wrapped join request")]
-    NotProtobuf,
-    #[error("join request too large")]
-    TooLarge,
+pub enum BadRequest {
+    #[error(transparent)]
+    Wire(#[from] WireError),
     #[error("attributes must be the base64url of a JSON object of texts")]
     BadAttributes,
     #[error("metadata or attributes are too large")]
@@ -81,20 +56,20 @@ impl<'a> Query<'a> {
 }
 
 /// The checked request of a client with a verified token. `only_v1` = it came to `/rtc/v1`.
-pub fn join_request(query: &Query, claims: Claims, only_v1: bool) -> Result<JoinRequest, JoinRequestError> {
+pub fn join_request(query: &Query, claims: Claims, only_v1: bool) -> Result<JoinRequest, BadRequest> {
     match query.get("join_request") {
-        "" if only_v1 => Err(JoinRequestError::Missing),
+        "" if only_v1 => Err(WireError::Missing.into()),
         "" => from_query(query, claims),
-        wrapped => from_protobuf(unwrap(wrapped)?, claims),
+        wrapped => from_protobuf(decode_join_request(wrapped)?, claims),
     }
 }
 
-fn from_query(query: &Query, claims: Claims) -> Result<JoinRequest, JoinRequestError> {
+fn from_query(query: &Query, claims: Claims) -> Result<JoinRequest, BadRequest> {
     let attributes = match query.get("attributes") {
         "" => BTreeMap::new(),
         encoded => {
-            let json = decode(encoded).ok_or(JoinRequestError::BadAttributes)?;
-            serde_json::from_slice(&json).map_err(|_| JoinRequestError::BadAttributes)?
+            let json = decode_base64(encoded).ok_or(BadRequest::BadAttributes)?;
+            serde_json::from_slice(&json).map_err(|_| BadRequest::BadAttributes)?
         }
     };
     let request = JoinRequest {
@@ -109,7 +84,7 @@ fn from_query(query: &Query, claims: Claims) -> Result<JoinRequest, JoinRequestE
     with_own_metadata(request, String::new(), attributes)
 }
 
-fn from_protobuf(join: proto::JoinRequest, claims: Claims) -> Result<JoinRequest, JoinRequestError> {
+fn from_protobuf(join: proto::JoinRequest, claims: Claims) -> Result<JoinRequest, BadRequest> {
     let client = join.client_info.unwrap_or_default();
     let sdk = client.sdk().as_str_name().to_ascii_lowercase();
     let settings =
@@ -158,57 +133,22 @@ fn with_own_metadata(
     mut request: JoinRequest,
     metadata: String,
     attributes: BTreeMap<String, String>,
-) -> Result<JoinRequest, JoinRequestError> {
+) -> Result<JoinRequest, BadRequest> {
     if metadata.is_empty() && attributes.is_empty() {
         return Ok(request);
     }
     if !request.permissions.can_update_metadata {
-        return Err(JoinRequestError::MetadataNotAllowed);
+        return Err(BadRequest::MetadataNotAllowed);
     }
     let size: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
     if metadata.len() > LARGEST_METADATA || size > LARGEST_METADATA {
-        return Err(JoinRequestError::MetadataTooLarge);
+        return Err(BadRequest::MetadataTooLarge);
     }
     if !metadata.is_empty() {
         request.metadata = metadata;
     }
     request.attributes.extend(attributes);
     Ok(request)
-}
-
-fn unwrap(encoded: &str) -> Result<proto::JoinRequest, JoinRequestError> {
-    let bytes = decode(encoded).ok_or(JoinRequestError::NotBase64)?;
-    let wrapped = proto::WrappedJoinRequest::decode(bytes.as_slice()).map_err(|_| JoinRequestError::NotProtobuf)?;
-    let inner = match Compression::try_from(wrapped.compression) {
-        Ok(Compression::None) => wrapped.join_request,
-        Ok(Compression::Gzip) => {
-            let mut inflated = Vec::new();
-            // One byte more than allowed tells too much from just enough.
-            GzDecoder::new(wrapped.join_request.as_slice())
-                .take(LARGEST_JOIN_REQUEST as u64 + 1)
-                .read_to_end(&mut inflated)
-                .map_err(|_| JoinRequestError::NotProtobuf)?;
-            inflated
-        }
-        Err(_) => return Err(JoinRequestError::NotProtobuf),
-    };
-    if inner.len() > LARGEST_JOIN_REQUEST {
-        return Err(JoinRequestError::TooLarge);
-    }
-    proto::JoinRequest::decode(inner.as_slice()).map_err(|_| JoinRequestError::NotProtobuf)
-}
-
-/// Both base64 alphabets, with or without padding; a `+` that was not escaped has become a space in the query.
-fn decode(text: &str) -> Option<Vec<u8>> {
-    let standard: String = text
-        .chars()
-        .map(|c| match c {
-            '-' | ' ' => '+',
-            '_' => '/',
-            c => c,
-        })
-        .collect();
-    BASE64.decode(standard).ok()
 }
 
 /// `js 2.23.0`, with nothing in it that could confuse a log.
@@ -221,9 +161,11 @@ fn client_name(sdk: &str, version: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine;
     use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
     use flate2::Compression as Level;
     use flate2::write::GzEncoder;
+    use prost::Message;
     use std::io::Write;
 
     fn claims(may_update: bool) -> Claims {
@@ -267,12 +209,8 @@ mod tests {
         proto::WrappedJoinRequest { compression, join_request }.encode_to_vec()
     }
 
-    fn parse(query: &str) -> Result<JoinRequest, JoinRequestError> {
+    fn parse(query: &str) -> Result<JoinRequest, BadRequest> {
         join_request(&Query::parse(query), claims(true), true)
-    }
-
-    fn failure(encoded: &str) -> JoinRequestError {
-        parse(&format!("join_request={encoded}")).unwrap_err()
     }
 
     #[test]
@@ -298,20 +236,9 @@ mod tests {
     }
 
     #[test]
-    fn bad_join_requests_are_told_apart() {
-        assert_eq!(parse("").unwrap_err(), JoinRequestError::Missing);
-        assert_eq!(failure("$$$"), JoinRequestError::NotBase64);
-        assert_eq!(failure("A"), JoinRequestError::NotBase64);
-        assert_eq!(failure(&URL_SAFE.encode([0xff; 9])), JoinRequestError::NotProtobuf);
-        assert_eq!(failure(&URL_SAFE.encode(wrapped(0, vec![0xff; 9]))), JoinRequestError::NotProtobuf);
-        assert_eq!(failure(&URL_SAFE.encode(wrapped(1, vec![1, 2, 3]))), JoinRequestError::NotProtobuf);
-        assert_eq!(failure(&URL_SAFE.encode(wrapped(9, join().encode_to_vec()))), JoinRequestError::NotProtobuf);
-        let bomb = gzip(&vec![0; 50 * LARGEST_JOIN_REQUEST]);
-        assert_eq!(failure(&URL_SAFE.encode(wrapped(1, bomb))), JoinRequestError::TooLarge);
-        assert_eq!(
-            failure(&URL_SAFE.encode(wrapped(0, vec![0; LARGEST_JOIN_REQUEST + 1]))),
-            JoinRequestError::TooLarge
-        );
+    fn what_the_wire_refuses_keeps_its_words() {
+        assert_eq!(parse("").unwrap_err(), WireError::Missing.into());
+        assert_eq!(parse("join_request=$$$").unwrap_err().to_string(), "cannot base64 decode wrapped join request");
     }
 
     #[test]
@@ -341,11 +268,11 @@ mod tests {
             join_request(&Query::parse(&query), claims(may), true)
         };
         assert_eq!(with("hello", true).unwrap().metadata, "hello");
-        assert_eq!(with("hello", false).unwrap_err(), JoinRequestError::MetadataNotAllowed);
+        assert_eq!(with("hello", false).unwrap_err(), BadRequest::MetadataNotAllowed);
         assert!(with("", false).is_ok());
-        assert_eq!(with(&"x".repeat(LARGEST_METADATA + 1), true).unwrap_err(), JoinRequestError::MetadataTooLarge);
+        assert_eq!(with(&"x".repeat(LARGEST_METADATA + 1), true).unwrap_err(), BadRequest::MetadataTooLarge);
         let v0 = |query: &str, may| join_request(&Query::parse(query), claims(may), false).map(|_| ());
-        assert_eq!(v0("attributes=eyJhIjoiYiJ9", false), Err(JoinRequestError::MetadataNotAllowed));
-        assert_eq!(v0("attributes=W10", true), Err(JoinRequestError::BadAttributes));
+        assert_eq!(v0("attributes=eyJhIjoiYiJ9", false), Err(BadRequest::MetadataNotAllowed));
+        assert_eq!(v0("attributes=W10", true), Err(BadRequest::BadAttributes));
     }
 }

@@ -10,6 +10,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -102,9 +104,6 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(LARGEST_HEAD)
-            // One request a connection: a proxy that reuses one that is just being closed for idleness would answer its
-            // client with an error, and idle connections need neither slots nor time-outs of their own.
-            .keep_alive(false)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         connections.spawn(async move {
@@ -128,7 +127,13 @@ impl Server {
         *request.uri_mut() = prefix::stripped(request.uri(), &self.public_path);
         let client = client_address(peer, request.headers(), &self.app.config.http.trusted_proxies);
         request.extensions_mut().insert(ClientAddress(client));
-        tower_service::Service::call(&mut self.router.clone(), request).await
+        let mut response = tower_service::Service::call(&mut self.router.clone(), request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            // One request a connection: a proxy that reuses one that is just being closed for idleness would answer its
+            // client with an error, and idle connections would need slots and time-outs of their own.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
     }
 }
 

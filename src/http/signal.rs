@@ -15,10 +15,11 @@ use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
 use super::client_address::ClientAddress;
-use super::join_request::{JoinRequestError, Query, join_request};
+use super::join_request::{BadRequest, Query, join_request};
 use super::request_id::RequestId;
-use super::socket::{self, LARGEST_MESSAGE};
+use super::socket;
 use super::{App, not_found, unix_seconds};
+use crate::livekit::MESSAGE_MAX;
 use crate::livekit::access_token::TokenError;
 use crate::livekit::{Claims, JoinRequest};
 use crate::net::JoinRefused;
@@ -58,14 +59,14 @@ enum Refusal {
     #[error("too many attempts from your address; try again in {0} s")]
     TooOften(u64),
     #[error(transparent)]
-    JoinRequest(#[from] JoinRequestError),
+    JoinRequest(#[from] BadRequest),
 }
 
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Refusal::AuthorizationHeader | Refusal::Token(_) | Refusal::NoPermission => StatusCode::UNAUTHORIZED,
-            Refusal::JoinRequest(JoinRequestError::MetadataNotAllowed) => StatusCode::UNAUTHORIZED,
+            Refusal::JoinRequest(BadRequest::MetadataNotAllowed) => StatusCode::UNAUTHORIZED,
             Refusal::NoIdentity | Refusal::NoRoom | Refusal::NameTooLong | Refusal::JoinRequest(_) => {
                 StatusCode::BAD_REQUEST
             }
@@ -182,7 +183,7 @@ async fn connect(
         (Err(refusal), _) => return refuse(&app, refusal),
     };
     // One number from the first line of a join to its verdict; the room is a hash, nobody is named.
-    let span = tracing::info_span!("join", id = %id.0, room = %request.room, client = %request.client, dialect = ?request.dialect);
+    let span = tracing::info_span!(parent: None, "join", id = %id.0, room = %request.room, client = %request.client, dialect = ?request.dialect);
     let stream = match app.node.join(request).instrument(span.clone()).await {
         Ok(stream) => stream,
         Err(refused) => return span.in_scope(|| refuse(&app, refused.into())),
@@ -191,8 +192,8 @@ async fn connect(
     let metrics = app.metrics.clone();
     let connections = app.connections.clone();
     upgrade
-        .max_message_size(LARGEST_MESSAGE)
-        .max_frame_size(LARGEST_MESSAGE)
+        .max_message_size(MESSAGE_MAX)
+        .max_frame_size(MESSAGE_MAX)
         // When the upgrade fails, the closure is dropped with the stream, and the worker sees the signal as lost.
         .on_upgrade(move |socket| connections.track_future(socket::run(socket, stream, metrics)).instrument(span))
 }

@@ -14,21 +14,14 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use livekit_protocol as proto;
-use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use crate::livekit::Outgoing;
+use crate::livekit::{Outgoing, decode_request, decode_request_text, encode_response, encode_response_text};
 use crate::metrics::Metrics;
 use crate::net::SignalStream;
-
-/// Bytes of one message of a client. An offer of a large meeting has some 5 kB a section.
-pub const LARGEST_MESSAGE: usize = 2 * 1024 * 1024;
-
-/// Bytes of a message that carries no SDP; the largest of these are long lists of tracks.
-const LARGEST_WITHOUT_SDP: usize = 256 * 1024;
 
 /// Keeps proxies from closing an idle connection, which they do after 30 s or more, and shows that the client is there.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -99,20 +92,20 @@ async fn receive(
         };
         pace.until_ready().await;
         let dropped = |reason| metrics.signal_dropped.with_label_values(&[reason]).inc();
-        let size = message_size(&message);
         let request = match message {
-            Message::Binary(bytes) => proto::SignalRequest::decode(bytes).ok(),
+            Message::Binary(bytes) => decode_request(&bytes),
             Message::Text(text) => {
                 speaks_text.store(true, Ordering::Relaxed);
-                serde_json::from_str::<proto::SignalRequest>(&text).ok()
+                decode_request_text(&text)
             }
             // Answered by the WebSocket layer.
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => continue,
         };
-        match request.and_then(|request| request.message) {
-            None => dropped("malformed"),
-            Some(request) if size > LARGEST_WITHOUT_SDP && !carries_sdp(&request) => dropped("too-large"),
-            Some(request) => {
+        match request.map(|request| request.message) {
+            Err(error) => dropped(error.as_str()),
+            // A request newer than we are.
+            Ok(None) => dropped("unknown"),
+            Ok(Some(request)) => {
                 if requests.send(request).await.is_err() {
                     // The worker has let go of this client. What it said last is still on its way through `send`.
                     tokio::time::sleep(SEND_TIMEOUT).await;
@@ -152,12 +145,12 @@ async fn send(
         };
         has_left = matches!(response.message, Some(Response::Leave(_)));
         let message = if speaks_text.load(Ordering::Relaxed) {
-            match serde_json::to_string(&response) {
+            match encode_response_text(&response) {
                 Ok(json) => Message::text(json),
                 Err(_) => continue,
             }
         } else {
-            Message::binary(response.encode_to_vec())
+            Message::binary(encode_response(&response))
         };
         if let Some(end) = deliver(sink, message).await {
             return end;
@@ -193,14 +186,205 @@ fn broken(error: &axum::Error) -> End {
     }
 }
 
-fn message_size(message: &Message) -> usize {
-    match message {
-        Message::Binary(bytes) => bytes.len(),
-        Message::Text(text) => text.len(),
-        _ => 0,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::livekit::MESSAGE_MAX;
+    use axum::Router;
+    use axum::extract::WebSocketUpgrade;
+    use axum::routing::any;
+    use prost::Message as _;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_tungstenite::tungstenite::Message as Frame;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+    use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-fn carries_sdp(request: &Request) -> bool {
-    matches!(request, Request::Offer(_) | Request::Answer(_) | Request::SyncState(_))
+    type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+    /// The worker's side of a stream, and what it is told.
+    struct Worker {
+        requests: mpsc::Receiver<Request>,
+        responses: mpsc::Sender<Outgoing>,
+        metrics: Arc<Metrics>,
+    }
+
+    /// A client and a worker with a real socket between them.
+    async fn connected() -> (Client, Worker) {
+        let (to_worker, requests) = mpsc::channel(16);
+        let (responses, to_client) = mpsc::channel(16);
+        let metrics = Arc::new(Metrics::new());
+        let worker = Worker { requests, responses, metrics: metrics.clone() };
+        let stream = Arc::new(std::sync::Mutex::new(Some(SignalStream { requests: to_worker, responses: to_client })));
+        let router = Router::new().route(
+            "/",
+            any(async move |upgrade: WebSocketUpgrade| {
+                let stream = stream.lock().unwrap().take().unwrap();
+                let upgrade = upgrade.max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX);
+                upgrade.on_upgrade(move |socket| run(socket, stream, metrics))
+            }),
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
+        (tokio_tungstenite::connect_async(url).await.unwrap().0, worker)
+    }
+
+    fn pong(n: i64) -> proto::SignalResponse {
+        proto::SignalResponse { message: Some(Response::Pong(n)) }
+    }
+
+    fn leave() -> Outgoing {
+        Outgoing::Message(Box::new(proto::SignalResponse { message: Some(Response::Leave(Default::default())) }))
+    }
+
+    fn ping(n: i64) -> proto::SignalRequest {
+        proto::SignalRequest { message: Some(Request::Ping(n)) }
+    }
+
+    async fn next(client: &mut Client) -> Frame {
+        timeout(Duration::from_secs(20), client.next()).await.expect("a frame").expect("no end").unwrap()
+    }
+
+    async fn close_code(client: &mut Client) -> u16 {
+        loop {
+            match next(client).await {
+                Frame::Close(frame) => return frame.map_or(1005, |frame| u16::from(frame.code)),
+                Frame::Ping(_) | Frame::Pong(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn binary_is_answered_in_binary_and_text_in_text() {
+        let (mut client, mut worker) = connected().await;
+        client.send(Frame::binary(ping(7).encode_to_vec())).await.unwrap();
+        assert_eq!(worker.requests.recv().await, Some(Request::Ping(7)));
+        worker.responses.send(Outgoing::Message(Box::new(pong(8)))).await.unwrap();
+        let Frame::Binary(bytes) = next(&mut client).await else { panic!("binary") };
+        assert_eq!(proto::SignalResponse::decode(bytes).unwrap(), pong(8));
+
+        client.send(Frame::text(r#"{"ping":"9"}"#)).await.unwrap();
+        assert_eq!(worker.requests.recv().await, Some(Request::Ping(9)));
+        worker.responses.send(Outgoing::Message(Box::new(pong(10)))).await.unwrap();
+        let Frame::Text(text) = next(&mut client).await else { panic!("text") };
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), serde_json::json!({"pong": "10"}));
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_dropped_and_counted() {
+        let (mut client, mut worker) = connected().await;
+        let large = proto::SignalRequest { message: Some(Request::Simulate(Default::default())) }.encode_to_vec();
+        let mut padded = large.clone();
+        // An unknown field of 300 kB: field 1000, length-delimited.
+        prost::encoding::bytes::encode(1000, &vec![0u8; 300_000], &mut padded);
+        for frame in [
+            Frame::binary(vec![0xff; 8]),
+            Frame::binary(vec![]),
+            Frame::text("{"),
+            Frame::text("[]"),
+            Frame::binary(padded),
+        ] {
+            client.send(frame).await.unwrap();
+        }
+        // With an SDP it may be that large.
+        let sdp = "x".repeat(300_000);
+        let offer = proto::SignalRequest {
+            message: Some(Request::Offer(proto::SessionDescription { sdp, ..Default::default() })),
+        };
+        client.send(Frame::binary(offer.encode_to_vec())).await.unwrap();
+        assert!(matches!(worker.requests.recv().await, Some(Request::Offer(_))), "the first that makes sense");
+        assert_eq!(worker.metrics.signal_dropped.with_label_values(&["malformed"]).get(), 4);
+        assert_eq!(worker.metrics.signal_dropped.with_label_values(&["too-large"]).get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_message_beyond_the_limit_ends_the_connection() {
+        let (mut client, mut worker) = connected().await;
+        let _ = client.send(Frame::binary(vec![0; MESSAGE_MAX + 1])).await;
+        assert_eq!(close_code(&mut client).await, code::TOO_BIG);
+        assert_eq!(worker.requests.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn close_codes_tell_leaving_from_losing() {
+        for (what, last, expected) in [
+            ("left", vec![leave(), Outgoing::Close(1000)], 1000),
+            ("closed without leave", vec![Outgoing::Close(1000)], 1011),
+            (
+                "leave was not the last word",
+                vec![leave(), Outgoing::Message(Box::new(pong(1))), Outgoing::Close(1000)],
+                1011,
+            ),
+            ("resume elsewhere", vec![Outgoing::Close(1001)], 1001),
+            ("worker gone", vec![], 1011),
+        ] {
+            let (mut client, worker) = connected().await;
+            let messages = last.len();
+            for outgoing in last {
+                worker.responses.send(outgoing).await.unwrap();
+            }
+            if messages == 0 {
+                drop(worker);
+            }
+            loop {
+                match next(&mut client).await {
+                    Frame::Close(frame) => {
+                        assert_eq!(frame.unwrap().code, CloseCode::from(expected), "{what}");
+                        break;
+                    }
+                    _ => continue,
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_closes_or_breaks_is_lost_to_the_worker_at_once() {
+        let (mut client, mut worker) = connected().await;
+        assert_eq!(worker.metrics.signal_connections.get(), 1);
+        client.close(None).await.unwrap();
+        assert_eq!(timeout(Duration::from_secs(1), worker.requests.recv()).await.unwrap(), None);
+        timeout(Duration::from_secs(1), worker.responses.closed()).await.unwrap();
+
+        let (client, mut worker) = connected().await;
+        drop(client);
+        assert_eq!(timeout(Duration::from_secs(1), worker.requests.recv()).await.unwrap(), None);
+        timeout(Duration::from_secs(1), worker.responses.closed()).await.unwrap();
+        while worker.metrics.signal_connections.get() != 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn pings_come_and_silence_ends_the_connection() {
+        let (mut client, mut worker) = connected().await;
+        let started = Instant::now();
+        // Not reading, the client does not answer pings either.
+        assert_eq!(timeout(SILENCE + Duration::from_secs(2), worker.requests.recv()).await.unwrap(), None);
+        assert!(started.elapsed() >= SILENCE);
+        assert!(matches!(next(&mut client).await, Frame::Ping(_)));
+        assert_eq!(close_code(&mut client).await, code::GOING_AWAY);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_cut_off() {
+        let (mut client, worker) = connected().await;
+        // Its messages keep coming, so it is not silent.
+        let chatter = tokio::spawn(async move {
+            while client.send(Frame::binary(ping(1).encode_to_vec())).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let Worker { mut requests, responses, .. } = worker;
+        let drain = tokio::spawn(async move { while requests.recv().await.is_some() {} });
+        let fill = async {
+            let refresh = Response::RefreshToken("x".repeat(1024 * 1024));
+            let large = proto::SignalResponse { message: Some(refresh) };
+            while responses.send(Outgoing::Message(Box::new(large.clone()))).await.is_ok() {}
+        };
+        timeout(SEND_TIMEOUT + Duration::from_secs(10), fill).await.expect("cut off");
+        drain.await.unwrap();
+        chatter.abort();
+    }
 }

@@ -12,13 +12,16 @@ use flate2::read::GzDecoder;
 use livekit_protocol as proto;
 use prost::Message;
 
-/// One signalling message, bytes: the largest SDP we read (256 kB) with room for nothing else of size.
-pub const MESSAGE_MAX: usize = 256 * 1024;
+/// One signalling message, bytes. LiveKit's limit; a `sync_state` of a large meeting carries two descriptions.
+pub const MESSAGE_MAX: usize = 2 * 1024 * 1024;
+
+/// One without a description, bytes; the largest of these are long lists of tracks.
+const PLAIN_MESSAGE_MAX: usize = 256 * 1024;
 
 /// A join request once inflated, bytes: LiveKit's own limit. A real one with its offer is 5 to 40 kB.
 pub const JOIN_REQUEST_MAX: usize = 1024 * 1024;
 
-/// Clients write URL-safe base64 with padding (JS, Rust) or without; some keep the standard alphabet, see [`decode_join_request`].
+/// Clients write URL-safe base64 with padding (JS, Rust) or without; some keep the standard alphabet, see [`decode_base64`].
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new()
@@ -28,7 +31,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    #[error("the signalling message is larger than {MESSAGE_MAX} bytes")]
+    #[error("the signalling message is too large")]
     TooLarge,
     #[error("the signalling message is not a SignalRequest")]
     Malformed,
@@ -49,12 +52,23 @@ pub enum JoinRequestError {
     TooLarge,
 }
 
+impl DecodeError {
+    /// The word for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DecodeError::TooLarge => "too-large",
+            DecodeError::Malformed => "malformed",
+        }
+    }
+}
+
 /// A binary frame. `message` is `None` for a request newer than we are.
 pub fn decode_request(frame: &[u8]) -> Result<proto::SignalRequest, DecodeError> {
     if frame.len() > MESSAGE_MAX {
         return Err(DecodeError::TooLarge);
     }
-    proto::SignalRequest::decode(frame).map_err(|_| DecodeError::Malformed)
+    let request = proto::SignalRequest::decode(frame).map_err(|_| DecodeError::Malformed)?;
+    sized(request, frame.len())
 }
 
 /// A text frame: the same message in proto3 JSON.
@@ -62,7 +76,14 @@ pub fn decode_request_text(frame: &str) -> Result<proto::SignalRequest, DecodeEr
     if frame.len() > MESSAGE_MAX {
         return Err(DecodeError::TooLarge);
     }
-    serde_json::from_str(frame).map_err(|_| DecodeError::Malformed)
+    let request = serde_json::from_str(frame).map_err(|_| DecodeError::Malformed)?;
+    sized(request, frame.len())
+}
+
+fn sized(request: proto::SignalRequest, size: usize) -> Result<proto::SignalRequest, DecodeError> {
+    use proto::signal_request::Message;
+    let carries_sdp = matches!(request.message, Some(Message::Offer(_) | Message::Answer(_) | Message::SyncState(_)));
+    if carries_sdp || size <= PLAIN_MESSAGE_MAX { Ok(request) } else { Err(DecodeError::TooLarge) }
 }
 
 pub fn encode_response(response: &proto::SignalResponse) -> Vec<u8> {
@@ -83,25 +104,27 @@ pub fn decode_join_request(parameter: &str) -> Result<proto::JoinRequest, JoinRe
     if parameter.len() > JOIN_REQUEST_MAX / 3 * 4 + 64 {
         return Err(JoinRequestError::TooLarge);
     }
-    // A query parser has turned an unescaped `+` of the standard alphabet into a space.
-    let url_safe: Vec<u8> = parameter
-        .bytes()
-        .map(|byte| match byte {
-            b'+' | b' ' => b'-',
-            b'/' => b'_',
-            other => other,
-        })
-        .collect();
-    let wrapped = BASE64.decode(url_safe).map_err(|_| JoinRequestError::Base64)?;
+    let wrapped = decode_base64(parameter).ok_or(JoinRequestError::Base64)?;
     let wrapped = proto::WrappedJoinRequest::decode(&wrapped[..]).map_err(|_| JoinRequestError::Wrapper)?;
-    let inner = match wrapped.compression() {
-        proto::wrapped_join_request::Compression::None => wrapped.join_request,
-        proto::wrapped_join_request::Compression::Gzip => inflate(&wrapped.join_request)?,
+    let inner = match proto::wrapped_join_request::Compression::try_from(wrapped.compression) {
+        Ok(proto::wrapped_join_request::Compression::None) => wrapped.join_request,
+        Ok(proto::wrapped_join_request::Compression::Gzip) => inflate(&wrapped.join_request)?,
+        Err(_) => return Err(JoinRequestError::Wrapper),
     };
     if inner.len() > JOIN_REQUEST_MAX {
         return Err(JoinRequestError::TooLarge);
     }
     proto::JoinRequest::decode(&inner[..]).map_err(|_| JoinRequestError::Inner)
+}
+
+/// Both alphabets, with or without padding. A query parser has turned an unescaped `+` of the standard one into a space.
+pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let url_safe = text.bytes().map(|byte| match byte {
+        b'+' | b' ' => b'-',
+        b'/' => b'_',
+        other => other,
+    });
+    BASE64.decode(url_safe.collect::<Vec<u8>>()).ok()
 }
 
 /// Stops one byte after the limit, so a bomb costs no more than the limit.
@@ -172,6 +195,9 @@ mod tests {
 
     #[test]
     fn join_requests_that_cannot_be_read() {
+        // A compression newer than we are.
+        let newer = URL_SAFE.encode(wrapped(9, join_request().encode_to_vec()));
+        assert_eq!(decode_join_request(&newer), Err(JoinRequestError::Wrapper));
         let encode = |bytes: &[u8]| URL_SAFE.encode(bytes);
         let bomb = gzip(&vec![0; 64 * 1024 * 1024]);
         assert!(bomb.len() < 100_000);

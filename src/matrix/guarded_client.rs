@@ -36,9 +36,9 @@ const HTTPS_PORT: u16 = 443;
 const MOST_ADDRESSES: usize = 4;
 
 pub struct GuardedClient {
-    dns: TokioResolver,
-    tls: rustls::ClientConfig,
-    guard: AddressGuard,
+    pub(super) dns: TokioResolver,
+    pub(super) tls: rustls::ClientConfig,
+    pub(super) guard: AddressGuard,
 }
 
 /// Where a request goes.
@@ -192,7 +192,7 @@ impl Endpoint {
     }
 }
 
-fn tls(extra_ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
+pub(super) fn tls(extra_ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(certificates(extra_ca)?, provider.clone())
         .map_err(|e| format!("cannot load the system's certificates: {e}; install the package ca-certificates"))?;

@@ -39,6 +39,10 @@ const MOST_TARGETS: usize = 3;
 
 pub struct ServerDiscovery {
     client: GuardedClient,
+    /// Of well-known documents; another one only in tests, which may not listen on 443.
+    https_port: u16,
+    /// Of servers that say nothing else; likewise.
+    federation_port: u16,
     /// Server name → the name it delegates to, if it does.
     delegations: Mutex<Cache<String, Option<ServerName>>>,
 }
@@ -51,7 +55,8 @@ struct WellKnown {
 
 impl ServerDiscovery {
     pub fn new(client: GuardedClient) -> ServerDiscovery {
-        ServerDiscovery { client, delegations: Mutex::new(Cache::new(MOST_CACHED)) }
+        let delegations = Mutex::new(Cache::new(MOST_CACHED));
+        ServerDiscovery { client, https_port: HTTPS_PORT, federation_port: FEDERATION_PORT, delegations }
     }
 
     /// GETs `path` of the federation API of `server`.
@@ -69,12 +74,12 @@ impl ServerDiscovery {
 
     /// Where to try, best first.
     async fn endpoints(&self, server: &ServerName) -> Vec<Endpoint> {
-        if let Some(endpoint) = explicit(server) {
+        if let Some(endpoint) = self.explicit(server) {
             return vec![endpoint];
         }
         let delegated = self.delegation(server).await;
         let server = delegated.as_ref().unwrap_or(server);
-        if let Some(endpoint) = explicit(server) {
+        if let Some(endpoint) = self.explicit(server) {
             return vec![endpoint];
         }
         let Host::Name(name) = &server.host else { unreachable!("an address is explicit") };
@@ -89,7 +94,16 @@ impl ServerDiscovery {
                     .collect();
             }
         }
-        vec![endpoint(server, FEDERATION_PORT, None)]
+        vec![endpoint(server, self.federation_port, None)]
+    }
+
+    /// The endpoint of a name that leaves nothing to be found out.
+    fn explicit(&self, server: &ServerName) -> Option<Endpoint> {
+        match (&server.host, server.port) {
+            (Host::Address(_), port) => Some(endpoint(server, port.unwrap_or(self.federation_port), None)),
+            (Host::Name(_), Some(port)) => Some(endpoint(server, port, None)),
+            (Host::Name(_), None) => None,
+        }
     }
 
     async fn delegation(&self, server: &ServerName) -> Option<ServerName> {
@@ -115,7 +129,7 @@ impl ServerDiscovery {
 
     /// Follows redirects; every hop is HTTPS and its address is checked anew.
     async fn well_known(&self, server: &ServerName) -> Result<Answer, FetchError> {
-        let mut endpoint = endpoint(server, HTTPS_PORT, None);
+        let mut endpoint = endpoint(server, self.https_port, None);
         let mut path = "/.well-known/matrix/server".to_owned();
         for _ in 0..=MOST_REDIRECTS {
             let answer = self.client.get(&endpoint, &path).await?;
@@ -126,15 +140,6 @@ impl ServerDiscovery {
             (endpoint, path) = follow(&endpoint, &path, location).ok_or(FetchError::NotFound)?;
         }
         Err(FetchError::NotFound)
-    }
-}
-
-/// The endpoint of a name that leaves nothing to be found out.
-fn explicit(server: &ServerName) -> Option<Endpoint> {
-    match (&server.host, server.port) {
-        (Host::Address(_), port) => Some(endpoint(server, port.unwrap_or(FEDERATION_PORT), None)),
-        (Host::Name(_), Some(port)) => Some(endpoint(server, port, None)),
-        (Host::Name(_), None) => None,
     }
 }
 
@@ -175,3 +180,6 @@ fn lifetime(answer: &Answer) -> Duration {
         .map_or(DELEGATION_LIFETIME, Duration::from_secs)
         .clamp(SHORTEST_DELEGATION_LIFETIME, LONGEST_DELEGATION_LIFETIME)
 }
+
+#[cfg(test)]
+mod tests;

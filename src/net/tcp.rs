@@ -44,7 +44,7 @@ struct Connection {
 }
 
 impl Tcp {
-    pub fn bind(listen: SocketAddr, candidates: &[(Protocol, SocketAddr)], first_token: usize) -> io::Result<Tcp> {
+    pub fn bind(listen: SocketAddr, first_token: usize) -> io::Result<Tcp> {
         let socket = Socket::new(Domain::for_address(listen), Type::STREAM, Some(SocketProtocol::TCP))?;
         if listen.is_ipv6() {
             socket.set_only_v6(false)?;
@@ -55,12 +55,22 @@ impl Tcp {
         socket.set_nonblocking(true)?;
         Ok(Tcp {
             listener: TcpListener::from_std(socket.into()),
-            candidates: candidates.iter().filter(|(p, _)| *p == Protocol::Tcp).map(|(_, a)| *a).collect(),
+            candidates: Vec::new(),
             connections: HashMap::new(),
             by_peer: HashMap::new(),
             next_token: first_token,
             buffer: vec![0; READ_BYTES],
         })
+    }
+
+    /// Where it listens; the port is known even when any was asked for.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Tells it the candidates that peers address it by.
+    pub fn know(&mut self, candidates: &[(Protocol, SocketAddr)]) {
+        self.candidates = candidates.iter().filter(|(p, _)| *p == Protocol::Tcp).map(|(_, a)| *a).collect();
     }
 
     pub fn source(&mut self) -> &mut TcpListener {

@@ -29,7 +29,7 @@ pub(super) struct Udp {
 }
 
 impl Udp {
-    pub fn bind(listen: SocketAddr, candidates: &[(Protocol, SocketAddr)]) -> io::Result<Udp> {
+    pub fn bind(listen: SocketAddr) -> io::Result<Udp> {
         let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(SocketProtocol::UDP))?;
         if listen.is_ipv6() {
             socket.set_only_v6(false)?;
@@ -46,10 +46,20 @@ impl Udp {
             buffers: vec![vec![0; size]; BATCH_SIZE],
             metas: vec![RecvMeta::default(); BATCH_SIZE],
             state,
-            candidates: candidates.iter().filter(|(p, _)| *p == Protocol::Udp).map(|(_, a)| *a).collect(),
+            candidates: Vec::new(),
             local: HashMap::new(),
             wildcard: listen.ip().is_unspecified(),
         })
+    }
+
+    /// Where it listens; the port is known even when any was asked for.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Tells it the candidates that peers address it by.
+    pub fn know(&mut self, candidates: &[(Protocol, SocketAddr)]) {
+        self.candidates = candidates.iter().filter(|(p, _)| *p == Protocol::Udp).map(|(_, a)| *a).collect();
     }
 
     pub fn source(&mut self) -> &mut UdpSocket {

@@ -86,10 +86,11 @@ struct Joining {
 
 impl Worker {
     pub fn new(options: Options, commands: mpsc::Receiver<Command>) -> io::Result<Worker> {
-        let candidates = candidates(&options.public_addresses, options.udp, options.tcp);
-        let mut udp = Udp::bind(options.udp, &candidates).map_err(|e| explain("media.udp", options.udp, e))?;
-        let mut tcp =
-            Tcp::bind(options.tcp, &candidates, FIRST_CONNECTION).map_err(|e| explain("media.tcp", options.tcp, e))?;
+        let mut udp = Udp::bind(options.udp).map_err(|e| explain("media.udp", options.udp, e))?;
+        let mut tcp = Tcp::bind(options.tcp, FIRST_CONNECTION).map_err(|e| explain("media.tcp", options.tcp, e))?;
+        let candidates = candidates(&options.public_addresses, udp.address()?, tcp.address()?);
+        udp.know(&candidates);
+        tcp.know(&candidates);
         let poll = Poll::new()?;
         poll.registry().register(udp.source(), UDP, Interest::READABLE)?;
         poll.registry().register(tcp.source(), LISTENER, Interest::READABLE)?;

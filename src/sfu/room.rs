@@ -3,7 +3,7 @@
 //! The rest of a room's work is beside it: [`publication`](super::publication), [`subscription`](super::subscription) and
 //! [`forwarding`](super::forwarding).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::active_speaker::ActiveSpeaker;
@@ -49,8 +49,8 @@ pub(super) struct Room {
     name: String,
     options: RoomOptions,
     created_at_ms: u64,
-    pub participants: HashMap<ParticipantId, Participant>,
-    pub tracks: HashMap<TrackKey, Track>,
+    pub participants: BTreeMap<ParticipantId, Participant>,
+    pub tracks: BTreeMap<TrackKey, Track>,
     pub last_track: u64,
     pub speakers: ActiveSpeaker<ParticipantId>,
     pub speakers_alarm: Alarm,
@@ -68,8 +68,8 @@ impl Room {
             name: name.to_owned(),
             options,
             created_at_ms: now.unix_ms,
-            participants: HashMap::new(),
-            tracks: HashMap::new(),
+            participants: BTreeMap::new(),
+            tracks: BTreeMap::new(),
             last_track: 0,
             speakers: ActiveSpeaker::new(),
             speakers_alarm: Alarm::default(),

@@ -9,9 +9,12 @@
 mod channels;
 pub mod classify;
 mod codecs;
+mod description;
 pub mod framing;
 mod negotiation;
 pub mod sdp;
+mod sections;
+mod senders;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -28,10 +31,11 @@ use str0m::{Event as RtcEvent, IceConnectionState, Input, Output as RtcOutput, R
 use crate::sfu::{Codec, DataChannel};
 use channels::Channels;
 use codecs::CodecTable;
-use negotiation::Sections;
+use sections::Sections;
 
 pub use codecs::OpusOptions;
-pub use negotiation::{NegotiationError, ReceivePreference, RemoteTrack, SenderSpec};
+pub use negotiation::NegotiationError;
+pub use sections::{ReceivePreference, RemoteTrack, SenderSpec};
 
 /// What every connection of this process shares.
 #[derive(Clone)]

@@ -1,11 +1,11 @@
-//! A running HTTP side for tests: the real listener and router on a real socket, a homeserver made of a few lines, and a
-//! worker that knows rooms and counts participants.
+//! A running HTTP side for tests: the real listener and router on a real socket, a homeserver made of a few lines, and the
+//! real media worker.
 #![allow(dead_code)] // Every test file uses its own part of this.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Query, State};
@@ -13,17 +13,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use livekit_protocol as proto;
 use parlour::config::Config;
 use parlour::http::{self, App};
-use parlour::livekit::Outgoing;
 use parlour::livekit::access_token::Keys;
 use parlour::metrics::Metrics;
-use parlour::net::{JoinRefused, Node, NodeRequest, SignalStream};
-use parlour::sfu::{RoomInfo, RoomOptions, Sid};
+use parlour::net::{self, Node};
+use parlour::sfu::{Limits, RoomOptions};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub const KEY: &str = "testkey";
@@ -57,8 +54,8 @@ impl Server {
         std::fs::write(file.path(), text).unwrap();
         let config = Config::load(file.path(), std::iter::empty()).unwrap_or_else(|problems| panic!("{problems}"));
         let keys = parlour::config::api_keys(&config).unwrap();
-        let node = node(config.limits.participants);
         let metrics = Arc::new(Metrics::new());
+        let node = node(config.limits.participants, keys.clone(), metrics.clone());
         let app = App::new(Arc::new(config), keys.clone(), node.clone(), metrics.clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -197,71 +194,10 @@ async fn userinfo(State(requests): State<Arc<AtomicUsize>>, Query(query): Query<
     }
 }
 
-/// A worker with rooms but no media: `join` answers with an empty join message.
-fn node(most_participants: u32) -> Node {
-    let (sender, mut requests) = mpsc::channel(64);
-    tokio::spawn(async move {
-        let rooms: Arc<Mutex<HashMap<String, RoomInfo>>> = Arc::default();
-        while let Some(request) = requests.recv().await {
-            let mut known = rooms.lock().unwrap();
-            match request {
-                NodeRequest::CreateRoom(name, options, answer) => {
-                    let room = known.entry(name.clone()).or_insert_with(|| room(name, options));
-                    let _ = answer.send(room.clone());
-                }
-                NodeRequest::Room(name, answer) => drop(answer.send(known.get(&name).cloned())),
-                NodeRequest::Join(join, answer) => {
-                    let in_all: u32 = known.values().map(|room| room.num_participants).sum();
-                    if join.may_create_room {
-                        known
-                            .entry(join.room.clone())
-                            .or_insert_with(|| room(join.room.clone(), RoomOptions::default()));
-                    }
-                    let outcome = match known.get_mut(&join.room) {
-                        None => Err(JoinRefused::RoomMissing),
-                        Some(_) if in_all >= most_participants => Err(JoinRefused::Busy),
-                        Some(room) if room.max_participants > 0 && room.num_participants >= room.max_participants => {
-                            Err(JoinRefused::RoomFull)
-                        }
-                        Some(room) => {
-                            room.num_participants += 1;
-                            Ok(participant(rooms.clone(), join.room.clone(), join.identity.clone()))
-                        }
-                    };
-                    let _ = answer.send(outcome);
-                }
-            }
-        }
-    });
-    Node::new(sender)
-}
-
-fn participant(rooms: Arc<Mutex<HashMap<String, RoomInfo>>>, room: String, identity: String) -> SignalStream {
-    let (requests, mut incoming) = mpsc::channel(16);
-    let (outgoing, responses) = mpsc::channel(16);
-    tokio::spawn(async move {
-        let me = proto::ParticipantInfo { identity, ..Default::default() };
-        let join = proto::JoinResponse { participant: Some(me), ..Default::default() };
-        let message = proto::SignalResponse { message: Some(proto::signal_response::Message::Join(join)) };
-        let _ = outgoing.send(Outgoing::Message(Box::new(message))).await;
-        while incoming.recv().await.is_some() {}
-        if let Some(room) = rooms.lock().unwrap().get_mut(&room) {
-            room.num_participants -= 1;
-        }
-    });
-    SignalStream { requests, responses }
-}
-
-fn room(name: String, options: RoomOptions) -> RoomInfo {
-    RoomInfo {
-        sid: Sid("RM_test".into()),
-        name,
-        metadata: options.metadata,
-        num_participants: 0,
-        num_publishers: 0,
-        created_at_ms: 0,
-        empty_timeout: options.empty_timeout.as_secs() as u32,
-        departure_timeout: options.departure_timeout.as_secs() as u32,
-        max_participants: options.max_participants,
-    }
+/// The real media worker, on ports of its own.
+fn node(most_participants: u32, keys: Keys, metrics: Arc<Metrics>) -> Node {
+    let loopback = "127.0.0.1:0".parse().unwrap();
+    let limits = Limits { max_participants: most_participants as usize, max_rooms: 100 };
+    let options = net::Options { udp: loopback, tcp: loopback, public_addresses: Vec::new(), limits, keys, metrics };
+    Node::start(options).unwrap().0
 }

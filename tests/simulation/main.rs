@@ -1,0 +1,18 @@
+//! The SFU in virtual time: the whole of `parlour::sfu` against real WebRTC clients made of str0m, over links that lose,
+//! delay and reorder by a committed seed. One thread, no sockets, no sleeping: a minute of a call takes a second, and the
+//! same seed gives the same call.
+//!
+//! [`world`] owns the clock, [`client`] behaves as livekit-client does, [`oracle`] judges what arrived.
+
+mod chance;
+mod client;
+mod dual;
+mod loss;
+mod media;
+mod network;
+mod oracle;
+mod peer;
+mod receiver;
+mod room;
+mod single;
+mod world;

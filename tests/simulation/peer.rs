@@ -1,0 +1,119 @@
+//! One peer connection of a client: a whole str0m with full ICE, between two links.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use parlour::transport::Protocol;
+use str0m::channel::ChannelId;
+use str0m::net::{Protocol as RtcProtocol, Receive, TcpType};
+use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
+
+use crate::network::{Conditions, Link, Packet};
+
+pub struct Peer {
+    pub rtc: Rtc,
+    pub address: SocketAddr,
+    protocol: Protocol,
+    pub uplink: Link,
+    pub downlink: Link,
+    timeout: Instant,
+    pub connected: bool,
+    pub ice: IceConnectionState,
+    /// Open data channels by label.
+    pub channels: Vec<(String, ChannelId)>,
+}
+
+impl Peer {
+    pub fn new(
+        now: Instant,
+        config: RtcConfig,
+        address: SocketAddr,
+        protocol: Protocol,
+        conditions: Conditions,
+        seed: u64,
+    ) -> Peer {
+        let mut rtc = config.set_rtp_mode(true).build(now);
+        let candidate = match protocol {
+            Protocol::Udp => Candidate::builder().udp().host(address).build(),
+            Protocol::Tcp => Candidate::builder().tcp().host(address).tcptype(TcpType::Active).build(),
+        };
+        rtc.add_local_candidate(candidate.expect("a host address"));
+        Peer {
+            rtc,
+            address,
+            protocol,
+            uplink: Link::new(conditions, seed),
+            downlink: Link::new(conditions, seed ^ 0x5555),
+            timeout: now,
+            connected: false,
+            ice: IceConnectionState::New,
+            channels: Vec::new(),
+        }
+    }
+
+    pub fn channel(&self, label: &str) -> Option<ChannelId> {
+        self.channels.iter().find(|(l, _)| l == label).map(|(_, id)| *id)
+    }
+
+    /// Something was written: the timeout must be asked again.
+    pub fn touch(&mut self, now: Instant) {
+        self.timeout = now;
+    }
+
+    pub fn next(&self) -> Option<Instant> {
+        let own = self.rtc.is_alive().then_some(self.timeout);
+        [own, self.uplink.next(), self.downlink.next()].into_iter().flatten().min()
+    }
+
+    /// Whether anything was due at `now`. Gives what came out.
+    pub fn run(&mut self, now: Instant, events: &mut Vec<Event>) -> bool {
+        let mut busy = false;
+        while let Some(packet) = self.downlink.receive(now) {
+            busy = true;
+            let protocol = match packet.protocol {
+                Protocol::Udp => RtcProtocol::Udp,
+                Protocol::Tcp => RtcProtocol::Tcp,
+            };
+            let Ok(receive) = Receive::new(protocol, packet.source, packet.destination, &packet.bytes) else {
+                continue;
+            };
+            if self.rtc.is_alive() {
+                self.rtc.handle_input(Input::Receive(now, receive)).expect("the client takes what the SFU sends");
+                self.poll(now, events);
+            }
+        }
+        if self.rtc.is_alive() && self.timeout <= now {
+            busy = true;
+            self.rtc.handle_input(Input::Timeout(now)).expect("a timeout");
+            self.poll(now, events);
+        }
+        busy
+    }
+
+    fn poll(&mut self, now: Instant, events: &mut Vec<Event>) {
+        while self.rtc.is_alive() {
+            match self.rtc.poll_output().expect("the client does not break") {
+                Output::Timeout(at) => {
+                    self.timeout = at;
+                    return;
+                }
+                Output::Transmit(t) => {
+                    let protocol = if t.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp };
+                    assert_eq!(protocol, self.protocol);
+                    let packet =
+                        Packet { protocol, source: t.source, destination: t.destination, bytes: t.contents.into() };
+                    self.uplink.send(now, packet);
+                }
+                Output::Event(event) => {
+                    match &event {
+                        Event::Connected => self.connected = true,
+                        Event::IceConnectionStateChange(state) => self.ice = *state,
+                        Event::ChannelOpen(id, label) => self.channels.push((label.clone(), *id)),
+                        _ => {}
+                    }
+                    events.push(event);
+                }
+            }
+        }
+    }
+}

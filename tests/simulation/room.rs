@@ -1,0 +1,384 @@
+//! Several clients in a room: who sees whom, layers, mute, leaving, coming late, coming again.
+
+use std::time::Duration;
+
+use parlour::sfu::{DataChannel, LeaveReason, Negotiation, Quality, TrackSettings, Verdict};
+
+use crate::client::{Browser, Client, Request, Setup};
+use crate::world::World;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Joins and publishes camera and microphone; the first one speaks, the others are quiet.
+pub fn enter(world: &mut World, name: &str, setup: Setup) -> usize {
+    let index = world.join_with(name, setup);
+    let now = world.now;
+    world.clients[index].publish_microphone(now);
+    world.clients[index].publish_camera(now, true);
+    index
+}
+
+pub fn all_connected(world: &World) -> bool {
+    world
+        .clients
+        .iter()
+        .all(|c| c.left.is_some() || (matches!(c.verdict, Some(Verdict::Connected { .. })) && c.is_connected()))
+}
+
+/// Everybody who is still there receives both streams of every other one who is.
+pub fn all_see_all(world: &World) -> bool {
+    let present: Vec<&Client> = world.clients.iter().filter(|c| c.left.is_none()).collect();
+    present.iter().all(|c| {
+        present.iter().filter(|other| other.index != c.index).all(|other| {
+            let publisher = usize::from(other.index);
+            let seen = |track: &crate::client::Published| {
+                let video = track.kind == parlour::sfu::MediaKind::Video;
+                !track.live || !c.diary.from(publisher, video).is_empty()
+            };
+            other.tracks.iter().all(seen)
+        })
+    })
+}
+
+pub fn three(setups: [Setup; 3]) -> World {
+    let mut world = World::new(7);
+    for (name, setup) in ["alice", "bob", "carol"].into_iter().zip(setups) {
+        enter(&mut world, name, setup);
+    }
+    world.run_until(all_connected, 5 * SECOND).expect("all connect");
+    world.run_until(all_see_all, 3 * SECOND).expect("all see all");
+    world
+}
+
+pub fn setup(negotiation: Negotiation, seed: u64) -> Setup {
+    Setup { negotiation, seed, ..Setup::default() }
+}
+
+fn three_v1() -> World {
+    three([1, 2, 3].map(|seed| setup(Negotiation::Single, seed)))
+}
+
+/// Every stream of a network without loss is perfect.
+pub fn check_streams(world: &World, longest_gap: Duration) {
+    for client in &world.clients {
+        for stream in client.diary.streams.values() {
+            if stream.packets[0].vp8.is_some() {
+                let playback = stream.play_video(world.now);
+                assert!(playback.longest_gap <= longest_gap, "{}: {playback:?}", client.name);
+                assert_eq!((playback.broken, stream.holes(world.now)), (0, vec![]), "{}", client.name);
+                stream.check_timestamps(90_000, longest_gap, world.now);
+            } else {
+                assert_eq!(stream.holes(world.now), Vec::<u64>::new(), "{}", client.name);
+                assert!(stream.play_audio().1 <= longest_gap, "{}", client.name);
+                stream.check_timestamps(48_000, longest_gap, world.now);
+            }
+        }
+    }
+}
+
+pub fn all_leave(world: &mut World) {
+    for index in 0..world.clients.len() {
+        if world.clients[index].left.is_none() {
+            world.leave(index);
+        }
+    }
+    world.run(SECOND);
+    let counts = world.sfu.counts();
+    assert_eq!((counts.rooms, counts.participants, counts.tracks), (1, 0, 0));
+    // The room stays a while, then nothing is left and nothing ticks.
+    world.run(25 * SECOND);
+    assert_eq!(world.sfu.counts().rooms, 0);
+    let before = world.moments;
+    world.run(600 * SECOND);
+    assert!(world.moments - before < 50, "an empty server works {} times", world.moments - before);
+    assert_eq!(world.sfu.next_timeout(), None);
+}
+
+#[test]
+fn three_see_and_hear_each_other() {
+    let mut world = three_v1();
+    world.run(5 * SECOND);
+    check_streams(&world, Duration::from_millis(200));
+    for client in &world.clients {
+        for other in (0..3).filter(|other| *other != usize::from(client.index)) {
+            let video = client.diary.video(other).play_video(world.now);
+            // Without adaptive stream the best layer flows at once.
+            assert_eq!(video.last_layer, 2, "{}", client.name);
+            assert!(video.frames >= 95, "{}: {video:?}", client.name);
+            assert!(client.diary.audio(other).play_audio().0 >= 245, "{}", client.name);
+        }
+        // Three sections of each kind were enough.
+        assert!(client.requirements.iter().all(|r| *r == (0, 0)), "{}: {:?}", client.name, client.requirements);
+    }
+    all_leave(&mut world);
+}
+
+#[test]
+fn keyframes_are_asked_for_and_not_too_often() {
+    let mut world = three_v1();
+    world.run(2 * SECOND);
+    // Two at once want to see: that is one request to each.
+    enter(&mut world, "dave", setup(Negotiation::Single, 11));
+    enter(&mut world, "eve", setup(Negotiation::Single, 12));
+    world.run_until(all_see_all, 3 * SECOND).expect("all see all");
+    world.run(10 * SECOND);
+    for client in &world.clients[..3] {
+        let asked = client.diary.keyframe_requests;
+        assert!((1..=12).contains(&asked), "{} was asked {asked} times", client.name);
+    }
+}
+
+#[test]
+fn the_loud_one_is_named() {
+    let loud = Setup { level: -8, ..setup(Negotiation::Single, 4) };
+    let mut world = three([loud, setup(Negotiation::Single, 5), setup(Negotiation::Single, 6)]);
+    world.run(3 * SECOND);
+    let alice = world.sfu.info(world.clients[0].id).expect("there").sid;
+    for client in &world.clients {
+        let named: Vec<_> = client.diary.speakers.iter().flat_map(|(_, speakers)| speakers).collect();
+        assert!(!named.is_empty(), "{} hears who speaks", client.name);
+        assert!(named.iter().all(|s| s.sid == alice), "{}: {named:?}", client.name);
+        assert!(named.last().is_some_and(|s| s.active && s.level > 0.3), "{}: {named:?}", client.name);
+    }
+    world.clients[0].mute(0, true);
+    world.run(3 * SECOND);
+    for client in &world.clients {
+        let (_, last) = client.diary.speakers.last().expect("named before");
+        assert!(last.iter().any(|s| s.sid == alice && !s.active && s.level == 0.0), "{}: {last:?}", client.name);
+    }
+}
+
+#[test]
+fn settings_choose_the_layer() {
+    let mut world = three_v1();
+    let track = world.clients[0].tracks[1].sid.clone().expect("published");
+    let settings = |disabled, quality, height| TrackSettings { disabled, quality, width: height * 16 / 9, height };
+    let low = settings(false, Quality::High, 180);
+    world.clients[1].outbox.push(Request::Settings { track: track.clone(), settings: low });
+    world.run(3 * SECOND);
+    let bob = world.clients[1].diary.video(0).play_video(world.now);
+    let carol = world.clients[2].diary.video(0).play_video(world.now);
+    assert_eq!((bob.last_layer, carol.last_layer), (0, 2), "settings are one's own");
+    assert_eq!(bob.switches, carol.switches + 1);
+    let middle = TrackSettings { disabled: false, quality: Quality::Medium, width: 0, height: 0 };
+    world.clients[1].outbox.push(Request::Settings { track: track.clone(), settings: middle });
+    world.run(2 * SECOND);
+    assert_eq!(world.clients[1].diary.video(0).play_video(world.now).last_layer, 1);
+    check_streams(&world, Duration::from_millis(300));
+    // Off and on again: the stream goes on where it stopped, from a keyframe.
+    world.clients[1]
+        .outbox
+        .push(Request::Settings { track: track.clone(), settings: settings(true, Quality::High, 0) });
+    world.run(SECOND);
+    let before = world.clients[1].diary.video(0).packets.len();
+    world.run(2 * SECOND);
+    assert_eq!(world.clients[1].diary.video(0).packets.len(), before, "nothing flows while disabled");
+    world.clients[1].outbox.push(Request::Settings { track, settings: settings(false, Quality::High, 720) });
+    world.run(2 * SECOND);
+    let bob = world.clients[1].diary.video(0).play_video(world.now);
+    assert_eq!(bob.last_layer, 2);
+    assert!(bob.longest_gap < 4 * SECOND, "{bob:?}");
+}
+
+#[test]
+fn a_layer_that_stops_is_replaced() {
+    let mut world = three_v1();
+    world.run(SECOND);
+    for (layer, on, wanted) in [(2, false, 1), (1, false, 0), (1, true, 1), (2, true, 2)] {
+        let crate::client::Source::Camera(camera) = &mut world.clients[0].tracks[1].source else { panic!("a camera") };
+        camera.set_layer(layer, on);
+        world.run(3 * SECOND);
+        for viewer in [1, 2] {
+            let playback = world.clients[viewer].diary.video(0).play_video(world.now);
+            assert_eq!(playback.last_layer, wanted, "after layer {layer} went {on}");
+            assert!(playback.longest_gap < Duration::from_millis(1600), "{playback:?}");
+        }
+    }
+}
+
+#[test]
+fn mute_and_unmute() {
+    let mut world = three_v1();
+    world.run(SECOND);
+    for track in [0, 1] {
+        world.clients[0].mute(track, true);
+    }
+    world.run(2 * SECOND);
+    let sid = world.sfu.info(world.clients[0].id).expect("there").sid.to_string();
+    for viewer in [1, 2] {
+        let tracks = &world.clients[viewer].known[&sid].tracks;
+        assert!(tracks.len() == 2 && tracks.iter().all(|t| t.muted), "{tracks:?}");
+    }
+    let before = world.clients[1].diary.video(0).packets.len();
+    world.run(SECOND);
+    assert_eq!(world.clients[1].diary.video(0).packets.len(), before);
+    for track in [0, 1] {
+        world.clients[0].mute(track, false);
+    }
+    world.run(2 * SECOND);
+    for viewer in [1, 2] {
+        assert!(world.clients[viewer].known[&sid].tracks.iter().all(|t| !t.muted));
+        let video = world.clients[viewer].diary.video(0);
+        let playback = video.play_video(world.now);
+        assert!(world.now - playback.last.expect("some") < Duration::from_millis(200), "video is back");
+        assert!(playback.longest_gap < Duration::from_millis(3300), "{playback:?}");
+        let audio = world.clients[viewer].diary.audio(0);
+        assert!(world.now - audio.packets.last().expect("some").at < Duration::from_millis(100), "audio is back");
+    }
+}
+
+#[test]
+fn unpublish_and_publish_again() {
+    let mut world = three_v1();
+    world.run(SECOND);
+    world.clients[0].unpublish(1);
+    world.run(2 * SECOND);
+    let sid = world.sfu.info(world.clients[0].id).expect("there").sid.to_string();
+    assert_eq!(world.sfu.counts().tracks, 5);
+    for viewer in [1, 2] {
+        assert_eq!(world.clients[viewer].known[&sid].tracks.len(), 1);
+        assert_eq!(world.clients[viewer].sections.len(), 3, "the section is described as idle");
+    }
+    let now = world.now;
+    let again = world.clients[0].publish_camera(now, true);
+    world.run(3 * SECOND);
+    let track = world.clients[0].tracks[again].sid.clone().expect("published").to_string();
+    for viewer in [1, 2] {
+        let streams = world.clients[viewer].diary.from(0, true);
+        assert_eq!(streams.len(), 2, "the new track has a stream of its own");
+        let new = streams.into_iter().find(|s| s.track.as_deref() == Some(&track)).expect("bound to the new track");
+        assert_eq!(new.play_video(world.now).last_layer, 2);
+        assert!(world.clients[viewer].requirements.iter().all(|r| *r == (0, 0)), "idle sections are used again");
+    }
+    check_streams(&world, Duration::from_millis(200));
+}
+
+#[test]
+fn leaving_and_coming_late() {
+    let mut world = three_v1();
+    world.run(SECOND);
+    world.leave(2);
+    world.run(SECOND);
+    assert_eq!(world.clients[2].left, Some(LeaveReason::ClientInitiated));
+    for stayer in [0, 1] {
+        let gone = world.clients[stayer].known.values().filter(|p| p.leave_reason.is_some()).count();
+        assert_eq!(gone, 1);
+        assert_eq!(world.clients[stayer].sections.len(), 2);
+    }
+    let dave = enter(&mut world, "dave", setup(Negotiation::Single, 9));
+    // The late one sees both who are there, and they see it.
+    let took = world.run_until(all_see_all, 3 * SECOND).expect("sees all");
+    assert!(took < SECOND, "{took:?}");
+    world.run(2 * SECOND);
+    check_streams(&world, Duration::from_millis(200));
+    assert_eq!(world.clients[dave].sections.len(), 4);
+    all_leave(&mut world);
+}
+
+#[test]
+fn the_same_identity_again_replaces() {
+    let mut world = three_v1();
+    world.run(SECOND);
+    let old = world.sfu.info(world.clients[1].id).expect("there").sid;
+    let again = enter(&mut world, "bob", setup(Negotiation::Single, 10));
+    world.run_until(all_see_all, 3 * SECOND).expect("sees all");
+    world.run(SECOND);
+    assert_eq!(world.clients[1].left, Some(LeaveReason::DuplicateIdentity));
+    assert_eq!(world.sfu.counts().participants, 3);
+    let new = world.sfu.info(world.clients[again].id).expect("there").sid;
+    assert_ne!(old, new);
+    for stayer in [0, 2] {
+        let client = &world.clients[stayer];
+        assert!(client.known[old.as_str()].leave_reason == Some(LeaveReason::DuplicateIdentity));
+        assert!(client.known[new.as_str()].leave_reason.is_none());
+        assert!(client.sections.values().all(|(participant, _)| participant != old.as_str()));
+    }
+    check_streams(&world, Duration::from_millis(200));
+    all_leave(&mut world);
+}
+
+#[test]
+fn more_people_than_sections() {
+    let mut world = World::new(8);
+    for (seed, name) in (20..).zip(["a", "b", "c", "d", "e", "f"]) {
+        enter(&mut world, name, setup(Negotiation::Single, seed));
+    }
+    world.run_until(all_connected, 5 * SECOND).expect("all connect");
+    world.run_until(all_see_all, 3 * SECOND).expect("all see all");
+    world.run(2 * SECOND);
+    check_streams(&world, Duration::from_millis(200));
+    for client in &world.clients {
+        let asked = client.requirements.iter().fold((0, 0), |sum, r| (sum.0 + r.0, sum.1 + r.1));
+        assert_eq!(asked, (2, 2), "{}: exactly what is missing: {:?}", client.name, client.requirements);
+    }
+    all_leave(&mut world);
+}
+
+#[test]
+fn data_arrives() {
+    let mut world = three_v1();
+    let now = world.now;
+    for number in 0..20u8 {
+        assert!(world.clients[0].send_data(now, "_reliable", &[number; 1000]));
+        assert!(world.clients[1].send_data(now, "_lossy", &[100 + number]));
+    }
+    world.run(SECOND);
+    for listener in [1, 2] {
+        let reliable: Vec<u8> = world.clients[listener]
+            .diary
+            .messages
+            .iter()
+            .filter(|(c, _)| *c == DataChannel::Reliable)
+            .map(|(_, m)| m[0])
+            .collect();
+        assert_eq!(reliable, (0..20).collect::<Vec<u8>>());
+    }
+    for listener in [0, 2] {
+        let lossy = world.clients[listener].diary.messages.iter().filter(|(c, _)| *c == DataChannel::Lossy).count();
+        assert_eq!(lossy, 20);
+    }
+    assert!(world.clients[0].diary.messages.iter().all(|(c, _)| *c == DataChannel::Lossy), "no echo");
+}
+
+#[test]
+fn everyone_uses_the_numbers_of_its_own_offer() {
+    let firefox = Setup { browser: Browser::Firefox, ..setup(Negotiation::Single, 31) };
+    let mut world = three([setup(Negotiation::Single, 30), firefox, setup(Negotiation::Single, 32)]);
+    world.run(3 * SECOND);
+    check_streams(&world, Duration::from_millis(200));
+}
+
+#[test]
+fn unsubscribe_and_subscribe() {
+    let mut world = three_v1();
+    world.run(SECOND);
+    let track = world.clients[0].tracks[1].sid.clone().expect("published");
+    world.clients[1].outbox.push(Request::Subscribe { track: track.clone(), on: false });
+    world.run(SECOND);
+    assert!(world.clients[1].sections.values().all(|(_, t)| t != track.as_str()));
+    let before = world.clients[1].diary.video(0).packets.len();
+    world.run(SECOND);
+    assert_eq!(world.clients[1].diary.video(0).packets.len(), before);
+    world.clients[1].outbox.push(Request::Subscribe { track: track.clone(), on: true });
+    world.run(2 * SECOND);
+    assert!(world.clients[1].sections.values().any(|(_, t)| t == track.as_str()));
+    assert_eq!(world.clients[1].diary.from(0, true).len(), 2);
+    check_streams(&world, Duration::from_millis(200));
+}
+
+#[test]
+fn a_client_restarts_ice() {
+    let mut world = three_v1();
+    world.run(SECOND);
+    world.clients[0].restart_ice();
+    world.run(3 * SECOND);
+    assert!(world.clients[0].left.is_none());
+    check_streams(&world, Duration::from_millis(500));
+    for viewer in [1, 2] {
+        assert!(
+            world.now - world.clients[viewer].diary.audio(0).packets.last().expect("some").at
+                < Duration::from_millis(100)
+        );
+    }
+    assert!(world.now - world.clients[0].diary.audio(1).packets.last().expect("some").at < Duration::from_millis(100));
+}

@@ -1,0 +1,328 @@
+//! One SFU, its clients, and the clock: everything that is due happens, then time jumps to what is due next.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use parlour::sfu::{
+    Event, EventKind, JoinError, JoinOptions, LeaveReason, Limits, Negotiation, Now, ParticipantId, Permissions,
+    RoomOptions, Sfu,
+};
+use parlour::transport::{Datagram, Protocol, Settings};
+
+use crate::client::{Client, Request, Setup};
+use crate::network::Packet;
+
+pub const ROOM: &str = "room";
+/// How long a signalling message travels.
+const SIGNALLING_DELAY: Duration = Duration::from_millis(15);
+/// Steps at one moment before we say that something spins.
+const MAX_STEPS_PER_MOMENT: u32 = 2_000;
+
+enum Message {
+    ToServer(usize, Request),
+    ToClient(usize, EventKind),
+    Published(usize, String, parlour::sfu::Sid),
+}
+
+pub struct World {
+    pub sfu: Sfu,
+    pub clients: Vec<Client>,
+    start: Instant,
+    pub now: Instant,
+    signalling: BTreeMap<(Instant, u64), Message>,
+    messages: u64,
+    by_id: BTreeMap<ParticipantId, usize>,
+    digest: DefaultHasher,
+    /// Moments at which something happened.
+    pub moments: u64,
+    /// Answers that the server refused to give, by client.
+    pub errors: Vec<(usize, String)>,
+}
+
+pub fn server(protocol: Protocol) -> SocketAddr {
+    let port = if protocol == Protocol::Udp { 3478 } else { 3479 };
+    SocketAddr::from(([10, 0, 0, 1], port))
+}
+
+pub fn options(identity: &str, negotiation: Negotiation) -> JoinOptions {
+    JoinOptions {
+        identity: identity.into(),
+        name: identity.to_uppercase(),
+        metadata: String::new(),
+        attributes: BTreeMap::new(),
+        permissions: Permissions {
+            can_publish: true,
+            can_subscribe: true,
+            can_publish_data: true,
+            can_publish_sources: vec![],
+            can_update_metadata: true,
+            hidden: false,
+        },
+        negotiation,
+        auto_subscribe: true,
+        adaptive_stream: false,
+        client_protocol: 16,
+        create_room: true,
+    }
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        Self::with_options(seed, RoomOptions::default())
+    }
+
+    pub fn with_options(seed: u64, room: RoomOptions) -> World {
+        // str0m draws SSRCs and ids from this thread's generator.
+        fastrand::seed(seed);
+        let start = Instant::now();
+        let settings = Settings::new([Protocol::Udp, Protocol::Tcp].map(|p| (p, server(p))).to_vec());
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&seed.to_be_bytes());
+        let mut world = World {
+            sfu: Sfu::new(settings, Limits { max_participants: 100, max_rooms: 10 }, key),
+            clients: Vec::new(),
+            start,
+            now: start,
+            signalling: BTreeMap::new(),
+            messages: 0,
+            by_id: BTreeMap::new(),
+            digest: DefaultHasher::new(),
+            moments: 0,
+            errors: Vec::new(),
+        };
+        let now = world.clock();
+        world.sfu.create_room(now, ROOM, room).expect("room for a room");
+        world
+    }
+
+    pub fn clock(&self) -> Now {
+        Now { instant: self.now, unix_ms: 1_700_000_000_000 + self.elapsed().as_millis() as u64 }
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// What happened so far, in one number.
+    pub fn digest(&self) -> u64 {
+        let mut digest = self.digest.clone();
+        self.clients.iter().for_each(|c| c.diary.digest(&mut digest, self.start));
+        digest.finish()
+    }
+
+    // --- people ---------------------------------------------------------------------------------------------------
+
+    pub fn join(&mut self, name: &str) -> usize {
+        self.join_with(name, Setup::default())
+    }
+
+    pub fn join_with(&mut self, name: &str, setup: Setup) -> usize {
+        self.try_join(options(name, setup.negotiation), setup).expect("may join")
+    }
+
+    pub fn try_join(&mut self, options: JoinOptions, setup: Setup) -> Result<usize, JoinError> {
+        let name = options.identity.clone();
+        let id = self.sfu.join(self.clock(), ROOM, options)?;
+        let index = self.clients.len();
+        let mut client = Client::new(self.now, index as u8, &name, id, setup);
+        client.learn(self.sfu.info(id).expect("just joined"));
+        self.sfu.others(id).into_iter().for_each(|other| client.learn(other));
+        self.clients.push(client);
+        self.by_id.insert(id, index);
+        Ok(index)
+    }
+
+    pub fn leave(&mut self, index: usize) {
+        self.clients[index].outbox.push(Request::Leave);
+    }
+
+    /// The client's machine dies: nothing goes in or out any more.
+    pub fn kill(&mut self, index: usize) {
+        self.clients[index].publisher.rtc.disconnect();
+        if let Some(subscriber) = &mut self.clients[index].subscriber {
+            subscriber.rtc.disconnect();
+        }
+    }
+
+    pub fn inject(&mut self, protocol: Protocol, source: SocketAddr, bytes: &[u8]) {
+        let now = self.clock();
+        self.sfu.receive(now, Datagram { protocol, source, destination: server(protocol), bytes });
+        self.sfu.drive(now);
+    }
+
+    // --- time -----------------------------------------------------------------------------------------------------
+
+    pub fn run(&mut self, duration: Duration) {
+        self.run_until(|_| false, duration);
+    }
+
+    /// Runs until `done`; gives how long it took, `None` when it did not happen within `limit`.
+    pub fn run_until(&mut self, done: impl Fn(&World) -> bool, limit: Duration) -> Option<Duration> {
+        let began = self.now;
+        let end = self.now + limit;
+        loop {
+            self.settle();
+            if done(self) {
+                return Some(self.now - began);
+            }
+            match self.next().filter(|at| *at <= end) {
+                Some(at) => {
+                    self.now = self.now.max(at);
+                    self.moments += 1;
+                }
+                None => {
+                    self.now = end;
+                    self.settle();
+                    return None;
+                }
+            }
+        }
+    }
+
+    pub fn next(&self) -> Option<Instant> {
+        let signalling = self.signalling.keys().next().map(|(at, _)| *at);
+        let clients = self.clients.iter().filter_map(Client::next).min();
+        [signalling, clients, self.sfu.next_timeout()].into_iter().flatten().min()
+    }
+
+    fn settle(&mut self) {
+        let mut steps = 0;
+        while self.step() {
+            steps += 1;
+            let spinning = || {
+                format!(
+                    "{:?}: sfu wants {:?}",
+                    self.elapsed(),
+                    self.sfu.next_timeout().map(|at| at.saturating_duration_since(self.now))
+                )
+            };
+            assert!(steps < MAX_STEPS_PER_MOMENT, "spins at {}", spinning());
+        }
+    }
+
+    /// Everything that is due now, once. Whether there was anything.
+    fn step(&mut self) -> bool {
+        let mut busy = self.deliver();
+        for index in 0..self.clients.len() {
+            busy |= self.clients[index].run(self.now);
+            for request in std::mem::take(&mut self.clients[index].outbox) {
+                self.post(Message::ToServer(index, request));
+            }
+            let client = &mut self.clients[index];
+            let mut arrived: Vec<Packet> = Vec::new();
+            for peer in [Some(&mut client.publisher), client.subscriber.as_mut()].into_iter().flatten() {
+                arrived.extend(std::iter::from_fn(|| peer.uplink.receive(self.now)));
+            }
+            for packet in arrived {
+                busy = true;
+                let datagram = Datagram {
+                    protocol: packet.protocol,
+                    source: packet.source,
+                    destination: packet.destination,
+                    bytes: &packet.bytes,
+                };
+                self.sfu.receive(self.clock(), datagram);
+            }
+        }
+        busy |= self.sfu.next_timeout().is_some_and(|at| at <= self.now);
+        self.sfu.drive(self.clock());
+        busy |= self.drain();
+        busy
+    }
+
+    fn drain(&mut self) -> bool {
+        let mut busy = false;
+        while let Some(transmit) = self.sfu.poll_transmit() {
+            busy = true;
+            let packet = Packet {
+                protocol: transmit.protocol,
+                source: transmit.source,
+                destination: transmit.destination,
+                bytes: transmit.bytes,
+            };
+            let peers = self
+                .clients
+                .iter_mut()
+                .flat_map(|c| [Some(&mut c.publisher), c.subscriber.as_mut()].into_iter().flatten());
+            if let Some(peer) = peers.into_iter().find(|p| p.address == packet.destination) {
+                peer.downlink.send(self.now, packet);
+            }
+        }
+        while let Some(event) = self.sfu.poll_event() {
+            busy = true;
+            self.on_event(event);
+        }
+        busy
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let Some(index) = self.by_id.get(&event.to).copied() else { return };
+        self.elapsed().hash(&mut self.digest);
+        index.hash(&mut self.digest);
+        hash_event(&event.kind, &mut self.digest);
+        match event.kind {
+            // The front door routes data; ours gives it to everybody else.
+            EventKind::DataReceived { channel, message } => {
+                for (other, _, _) in self.sfu.ids_in_room_of(event.to) {
+                    if other != event.to {
+                        self.sfu.send_data(other, channel, &message);
+                    }
+                }
+            }
+            kind => self.post(Message::ToClient(index, kind)),
+        }
+    }
+
+    // --- signalling -------------------------------------------------------------------------------------------------
+
+    fn post(&mut self, message: Message) {
+        self.messages += 1;
+        self.signalling.insert((self.now + SIGNALLING_DELAY, self.messages), message);
+    }
+
+    fn deliver(&mut self) -> bool {
+        let mut busy = false;
+        while let Some(entry) = self.signalling.first_entry() {
+            if entry.key().0 > self.now {
+                break;
+            }
+            busy = true;
+            match entry.remove() {
+                Message::ToServer(index, request) => self.request(index, request),
+                Message::ToClient(index, event) => self.clients[index].on_event(self.now, event),
+                Message::Published(index, cid, sid) => self.clients[index].track_published(&cid, sid),
+            }
+        }
+        busy
+    }
+
+    fn request(&mut self, index: usize, request: Request) {
+        let (now, id) = (self.clock(), self.clients[index].id);
+        match request {
+            Request::AddTrack(track) => {
+                let cid = track.cid.clone();
+                match self.sfu.add_track(now, id, track) {
+                    Ok(info) => self.post(Message::Published(index, cid, info.sid)),
+                    Err(error) => self.errors.push((index, error.to_string())),
+                }
+            }
+            Request::Offer { id: offer, sdp } => self.sfu.offer(now, id, offer, &sdp),
+            Request::Answer { id: offer, sdp } => self.sfu.answer(now, id, offer, &sdp),
+            Request::Mute { track, muted } => {
+                self.sfu.set_muted(now, id, &track, muted);
+            }
+            Request::Subscribe { track, on } => self.sfu.subscribe(now, id, &[track], on),
+            Request::Settings { track, settings } => self.sfu.track_settings(now, id, &[track], settings),
+            Request::Leave => self.sfu.leave(now, id, LeaveReason::ClientInitiated),
+        }
+    }
+}
+
+/// Everything but the certificate, which no seed makes.
+fn hash_event(event: &EventKind, digest: &mut DefaultHasher) {
+    for line in format!("{event:?}").split("\\r\\n").filter(|l| !l.starts_with("a=fingerprint")) {
+        line.hash(digest);
+    }
+}
