@@ -38,9 +38,10 @@ class Participant {
     await this.joins();
   }
 
-  /** Videos with their captions, as seen during a short look. */
-  videos() {
-    return this.view.evaluate(watchVideos, { ...this.constructor.tiles, watchMs: WATCH_MS });
+  /** Videos with their captions, as seen during a short look. The web demo marks one's own with "(you)". */
+  async videos() {
+    const videos = await this.view.evaluate(watchVideos, { ...this.constructor.tiles, watchMs: WATCH_MS });
+    return videos.map((video) => ({ ...video, name: video.name.replace(" (you)", "") }));
   }
 
   /** Resolves with the milliseconds until exactly `names` are on the screen, each once, each moving. */
