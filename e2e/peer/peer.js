@@ -1,0 +1,58 @@
+// A bare page with livekit-client, without Matrix: the browser side of the native client's test, and the measure of how
+// long a join takes. Tests call `window.peer`.
+import { Room, RoomEvent, Track } from "livekit-client";
+
+/** Notes when the signalling socket opens and when ICE connects; both are hidden inside livekit-client. */
+const marks = { socketOpen: 0, iceConnected: 0, firstFrame: 0 };
+
+window.WebSocket = class extends WebSocket {
+  constructor(...parameters) {
+    super(...parameters);
+    this.addEventListener("open", () => (marks.socketOpen = performance.now()));
+  }
+};
+
+window.RTCPeerConnection = class extends RTCPeerConnection {
+  constructor(...parameters) {
+    super(...parameters);
+    this.addEventListener("iceconnectionstatechange", () => {
+      if (this.iceConnectionState === "connected") marks.iceConnected ||= performance.now();
+    });
+  }
+};
+
+const rooms = [];
+
+function show(track, participant) {
+  const element = track.attach();
+  const tile = document.createElement("figure");
+  tile.append(element, Object.assign(document.createElement("figcaption"), { textContent: participant.identity }));
+  document.body.append(tile);
+  if (track.kind === Track.Kind.Video) element.requestVideoFrameCallback(() => (marks.firstFrame ||= performance.now()));
+  track.once("ended", () => tile.remove());
+}
+
+window.peer = {
+  marks,
+
+  /** Connects and publishes what is asked for. Videos are shown in `figure`s captioned with the identity. */
+  async join({ url, jwt }, { camera = false, microphone = false, adaptiveStream = true } = {}) {
+    const room = new Room({ adaptiveStream, dynacast: true });
+    rooms.push(room);
+    room.on(RoomEvent.TrackSubscribed, (track, _publication, participant) => show(track, participant));
+    room.on(RoomEvent.TrackUnsubscribed, (track) => {
+      for (const element of track.detach()) element.closest("figure").remove();
+    });
+    await room.connect(url, jwt);
+    await Promise.all([camera && room.localParticipant.setCameraEnabled(true), microphone && room.localParticipant.setMicrophoneEnabled(true)]);
+  },
+
+  /** Per room of this page: the identities of the others. */
+  others() {
+    return rooms.map((room) => [...room.remoteParticipants.keys()]);
+  },
+
+  async leave() {
+    await Promise.all(rooms.splice(0).map((room) => room.disconnect()));
+  },
+};

@@ -1,0 +1,84 @@
+// The whole stack on loopback: Synapse, Parlour and the pages, in one throwaway folder. `make demo` and every test file
+// start it here, so the demo is what the tests have tested.
+import { copyFileSync, existsSync, readdirSync, rmSync } from "node:fs";
+import path from "node:path";
+import { startPageServer } from "./page-server.mjs";
+import { startParlour } from "./parlour.mjs";
+import { failureFolder, freePort, REPOSITORY, scratchFolder } from "./places.mjs";
+import { startSynapse } from "./synapse.mjs";
+
+const WEB_DEMO = path.join(REPOSITORY, "web-demo/dist");
+const SERVER_NAME = "parlour.test"; // never resolved: everybody is told the homeserver's address
+
+/** @param {(what: string) => void} [progress] is told what takes a while. */
+export async function startStack(progress = () => {}) {
+  const stack = new Stack(scratchFolder("stack"));
+  try {
+    await stack.start(progress);
+  } catch (error) {
+    await stack.stop();
+    throw error;
+  }
+  return stack;
+}
+
+class Stack {
+  constructor(folder) {
+    this.folder = folder;
+    this.parts = [];
+  }
+
+  async start(progress) {
+    // Synapse tells clients where Parlour is and Parlour asks Synapse who they are: the ports come first.
+    const parlourPort = await freePort();
+    const transports = [{ type: "livekit", livekit_service_url: `http://127.0.0.1:${parlourPort}` }];
+
+    progress("Starting Synapse …");
+    this.synapse = await startSynapse({ folder: path.join(this.folder, "synapse"), port: await freePort(), serverName: SERVER_NAME, transports });
+    this.parts.push(this.synapse);
+
+    progress("Starting Parlour …");
+    this.parlour = await startParlour({
+      folder: path.join(this.folder, "parlour"),
+      port: parlourPort,
+      mediaPort: await freePort(),
+      homeserver: this.synapse.url,
+      serverName: SERVER_NAME,
+      webRoot: existsSync(WEB_DEMO) ? WEB_DEMO : undefined,
+    });
+    this.parts.push(this.parlour);
+
+    progress("Bundling the pages …");
+    this.pages = await startPageServer({ port: await freePort() });
+    this.parts.push(this.pages);
+  }
+
+  /** Address of a page that shows Element Call in the room to `user`. */
+  elementCallLink(user, roomId, { mode = "compatibility", intent = "join_existing" } = {}) {
+    const { homeserver, userId, deviceId, token } = user;
+    const options = { homeserver, userId, deviceId, token, roomId, intent, elementCall: `${this.pages.url}/element-call/${mode}/index.html` };
+    return `${this.pages.url}/host/#${encodeURIComponent(JSON.stringify(options))}`;
+  }
+
+  /** Address of the web demo's lobby with the room and `user` filled in; Parlour itself serves it. */
+  webDemoLink({ homeserver, userId, deviceId, token }, roomId, more = {}) {
+    const fields = { hs: homeserver, room: roomId, user: userId, token, device: deviceId, ...more };
+    const pairs = Object.entries(fields).map(([key, value]) => `${key}=${encodeURIComponent(value)}`);
+    return `${this.parlour.url}/#${pairs.join("&")}`;
+  }
+
+  /** Keeps what helps to understand a failure, outside the tree. Returns the folder. */
+  async keepEvidence(name, participants = []) {
+    const folder = failureFolder(name);
+    for (const file of readdirSync(this.folder, { recursive: true })) {
+      if (file.endsWith(".log")) copyFileSync(path.join(this.folder, file), path.join(folder, path.basename(file)));
+    }
+    for (const participant of participants) await participant.keepEvidence(folder);
+    return folder;
+  }
+
+  async stop() {
+    for (const part of this.parts.reverse()) await part.stop();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
