@@ -76,7 +76,7 @@ impl Chaos {
         let setup = Setup {
             negotiation: if self.rng.u8(0..3) == 0 { Negotiation::Dual } else { Negotiation::Single },
             browser: if self.rng.u8(0..3) == 0 { Browser::Firefox } else { Browser::Chromium },
-            conditions: Conditions { latency: Duration::from_millis(self.rng.u64(1..60)), ..Conditions::GOOD },
+            conditions: Conditions { latency: Duration::from_millis(self.rng.u64(18..60)), ..Conditions::GOOD },
             seed: self.joined,
             ..Setup::default()
         };
