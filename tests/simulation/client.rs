@@ -402,7 +402,9 @@ impl Client {
             track.live |= track.mid.is_some_and(|mid| answer.sdp.contains(&format!("a=mid:{mid}\r\n")));
         }
         self.repair_like_browsers();
-        self.read_sections(&answer);
+        if self.subscriber.is_none() {
+            self.read_sections(&answer);
+        }
         if self.wants_offer {
             self.offer();
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use parlour::sfu::{DataChannel, LeaveReason, Negotiation, Quality, TrackSettings, Verdict};
 
 use crate::client::{Browser, Client, Request, Setup};
+use crate::network::Conditions;
 use crate::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -347,6 +348,24 @@ fn everyone_uses_the_numbers_of_its_own_offer() {
     let mut world = three([setup(Negotiation::Single, 30), firefox, setup(Negotiation::Single, 32)]);
     world.run(3 * SECOND);
     check_streams(&world, Duration::from_millis(200));
+}
+
+/// Next to the server media arrives before the description that names it, and is lost.
+#[test]
+fn media_that_overtakes_its_description() {
+    let close = Conditions { latency: Duration::from_millis(1), jitter: Duration::ZERO, ..Conditions::GOOD };
+    let mut world = three([1, 2, 3].map(|seed| Setup { conditions: close, ..setup(Negotiation::Single, seed) }));
+    world.run(SECOND);
+    let began = world.now;
+    enter(&mut world, "dave", Setup { conditions: close, ..setup(Negotiation::Single, 4) });
+    world.run_until(all_see_all, 3 * SECOND).expect("all see all");
+    world.run(2 * SECOND);
+    for viewer in 0..3 {
+        let stream = world.clients[viewer].diary.video(3);
+        let first = stream.packets.iter().find(|p| p.stamp.key && p.stamp.part == 0).expect("a keyframe").at;
+        assert!(first - began < Duration::from_millis(700), "{viewer} sees dave after {:?}", first - began);
+        assert!(world.now - stream.play_video(world.now).last.expect("shown") < SECOND / 5);
+    }
 }
 
 #[test]
