@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
+use crate::livekit::DroppedCounts;
 use crate::sfu::Counts;
 
 /// Seconds; fine below one second, where a good join ends, up to the time-outs of clients.
@@ -122,6 +123,13 @@ impl Metrics {
         self.keyframes_requested.inc_by(now.keyframes_requested - before.keyframes_requested);
         self.packets_dropped.with_label_values(&["unknown"]).inc_by(now.packets_unknown - before.packets_unknown);
         self.packets_dropped.with_label_values(&["oversized"]).inc_by(now.packets_oversized - before.packets_oversized);
+    }
+
+    /// Takes over what signalling dropped since `before`.
+    pub fn signalling(&self, now: &DroppedCounts, before: &DroppedCounts) {
+        for ((reason, count), (_, known)) in now.iter().zip(before.iter()) {
+            self.signal_dropped.with_label_values(&[reason.as_str()]).inc_by(count - known);
+        }
     }
 
     /// The Prometheus text format.

@@ -294,7 +294,8 @@ mod tests {
         };
         client.send(Frame::binary(offer.encode_to_vec())).await.unwrap();
         assert!(matches!(worker.requests.recv().await, Some(Request::Offer(_))), "the first that makes sense");
-        assert_eq!(worker.metrics.signal_dropped.with_label_values(&["malformed"]).get(), 4);
+        assert_eq!(worker.metrics.signal_dropped.with_label_values(&["malformed"]).get(), 3);
+        assert_eq!(worker.metrics.signal_dropped.with_label_values(&["unknown"]).get(), 1);
         assert_eq!(worker.metrics.signal_dropped.with_label_values(&["too-large"]).get(), 1);
     }
 
@@ -358,8 +359,8 @@ mod tests {
 
     #[tokio::test]
     async fn pings_come_and_silence_ends_the_connection() {
-        let (mut client, mut worker) = connected().await;
         let started = Instant::now();
+        let (mut client, mut worker) = connected().await;
         // Not reading, the client does not answer pings either.
         assert_eq!(timeout(SILENCE + Duration::from_secs(2), worker.requests.recv()).await.unwrap(), None);
         assert!(started.elapsed() >= SILENCE);

@@ -112,7 +112,10 @@ impl Node {
     /// Joins, or resumes a session.
     pub async fn join(&self, request: JoinRequest) -> Result<SignalStream, JoinRefused> {
         let (sender, responses) = mpsc::channel(RESPONSE_QUEUE);
-        let joined = self.ask(|reply| Command::Join { request: Box::new(request), responses: sender, reply }).await;
+        // The caller's span names the request: what the worker logs about this join carries the same number.
+        let span = tracing::Span::current();
+        let joined =
+            self.ask(|reply| Command::Join { request: Box::new(request), responses: sender, span, reply }).await;
         let socket = joined.map_err(|_| JoinRefused::Gone)??;
         let (requests, mut inbox) = mpsc::channel(REQUEST_QUEUE);
         let node = self.clone();

@@ -12,12 +12,12 @@ use livekit_protocol as proto;
 use mio::{Events, Interest, Poll, Token, Waker};
 use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{Span, info, warn};
 
 use super::tcp::Tcp;
 use super::udp::Udp;
 use super::{JoinRefused, Options, candidates};
-use crate::livekit::{JoinRequest, Outgoing, Signalling, SocketId};
+use crate::livekit::{DroppedCounts, JoinRequest, Outgoing, Signalling, SocketId};
 use crate::metrics::Metrics;
 use crate::sfu::{Counts, EventKind, JoinError, Now, ParticipantId, RoomInfo, RoomOptions, Sfu, Verdict};
 use crate::transport::{Datagram, Protocol, Settings};
@@ -47,6 +47,7 @@ pub(super) enum Command {
     Join {
         request: Box<JoinRequest>,
         responses: mpsc::Sender<Outgoing>,
+        span: Span,
         reply: oneshot::Sender<Result<SocketId, JoinRefused>>,
     },
     Request {
@@ -73,12 +74,14 @@ pub(super) struct Worker {
     metrics: Arc<Metrics>,
     /// What the metrics know already.
     counted: Counts,
+    dropped: DroppedCounts,
     next_housekeeping: Instant,
     stop_at: Option<Instant>,
 }
 
 /// What the line about a join says besides the verdict.
 struct Joining {
+    span: Span,
     sid: String,
     room: String,
     client: String,
@@ -108,6 +111,7 @@ impl Worker {
             joining: HashMap::new(),
             metrics: options.metrics,
             counted: Counts::default(),
+            dropped: DroppedCounts::default(),
             next_housekeeping: Instant::now(),
             stop_at: None,
         })
@@ -203,8 +207,8 @@ impl Worker {
             Command::Room { name, reply } => {
                 let _ = reply.send(self.sfu.room(&name));
             }
-            Command::Join { request, responses, reply } => {
-                let _ = reply.send(self.join(now, *request, responses));
+            Command::Join { request, responses, span, reply } => {
+                let _ = reply.send(self.join(now, *request, responses, span));
             }
             Command::Request { socket, message } => self.signalling.request(&mut self.sfu, now, socket, *message),
             Command::SignalLost { socket } => {
@@ -224,6 +228,7 @@ impl Worker {
         now: Now,
         request: JoinRequest,
         responses: mpsc::Sender<Outgoing>,
+        span: Span,
     ) -> Result<SocketId, JoinRefused> {
         let (room, client, resumes) = (request.room.clone(), request.client.clone(), request.reconnect.is_some());
         let socket = self.signalling.join(&mut self.sfu, now, request).map_err(|error| match error {
@@ -232,10 +237,10 @@ impl Worker {
             JoinError::TooManyParticipants => JoinRefused::Busy,
         })?;
         self.sockets.insert(socket, responses);
-        if let Some(info) =
-            self.signalling.participant(socket).filter(|_| !resumes).and_then(|id| Some((id, self.sfu.info(id)?)))
-        {
-            self.joining.insert(info.0, Joining { sid: info.1.sid.to_string(), room, client });
+        // A resumed session had its verdict.
+        let joined = self.signalling.participant(socket).filter(|_| !resumes);
+        if let Some((id, info)) = joined.and_then(|id| Some((id, self.sfu.info(id)?))) {
+            self.joining.insert(id, Joining { span, sid: info.sid.to_string(), room, client });
         }
         Ok(socket)
     }
@@ -285,7 +290,8 @@ impl Worker {
 
     /// The one line that says how a join ended.
     fn report(&mut self, participant: ParticipantId, verdict: &Verdict) {
-        let Some(Joining { sid, room, client }) = self.joining.remove(&participant) else { return };
+        let Some(Joining { span, sid, room, client }) = self.joining.remove(&participant) else { return };
+        let _request = span.enter();
         match verdict {
             Verdict::Connected { after } => {
                 let ms = after.as_millis() as u64;
@@ -305,6 +311,8 @@ impl Worker {
         self.tcp.close_idle(self.poll.registry(), now.instant);
         let counts = self.sfu.counts();
         self.metrics.sfu(&counts, &self.counted);
+        self.metrics.signalling(self.signalling.dropped(), &self.dropped);
+        self.dropped = self.signalling.dropped().clone();
         self.counted = counts;
     }
 }

@@ -10,6 +10,7 @@ use super::info::{Codec, MediaKind, ParticipantId, Speaker};
 use super::layer_selector::MAX_LAYERS;
 use super::room::Room;
 use super::timers::Timer;
+use super::track::Track;
 use super::{Link, Now, TrackKey, Turn};
 use crate::rtp::{h264, vp8};
 use crate::transport::{Datagram, Event, MediaPacket, Output, SenderId};
@@ -127,7 +128,9 @@ impl Room {
         let Some(key) = participant.subscribed.iter().find(|(_, s)| **s == Some(sender)).map(|(key, _)| *key) else {
             return;
         };
-        let Some(track) = self.tracks.get_mut(&key) else { return };
+        // Audio has no keyframes to give: a request for one would be repeated for ever.
+        let video = |track: &&mut Track| track.info.announced.kind == MediaKind::Video;
+        let Some(track) = self.tracks.get_mut(&key).filter(video) else { return };
         // While a switch is under way its own request is out already.
         let Some(layer) = track.down_track(subscriber).and_then(|d| d.current_layer()) else { return };
         track.broken[usize::from(layer)] = true;

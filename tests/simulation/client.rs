@@ -153,9 +153,14 @@ pub struct Client {
     pub diary: Diary,
     pub verdict: Option<Verdict>,
     pub left: Option<LeaveReason>,
+    /// Its machine is off.
+    pub dead: bool,
     /// How many times more sections were asked for.
     pub requirements: Vec<(u32, u32)>,
     pub answers: u32,
+    /// The server's ICE user fragment.
+    pub server_ufrag: String,
+    pub last_offer: Option<String>,
     pub outbox: Vec<Request>,
 }
 
@@ -191,8 +196,11 @@ impl Client {
             diary: Diary::default(),
             verdict: None,
             left: None,
+            dead: false,
             requirements: Vec::new(),
             answers: 0,
+            server_ufrag: String::new(),
+            last_offer: None,
             outbox: Vec::new(),
             setup,
         };
@@ -375,7 +383,9 @@ impl Client {
         self.wants_offer = false;
         self.next_offer += 1;
         self.pending = Some((self.next_offer, pending));
-        self.outbox.push(Request::Offer { id: self.next_offer, sdp: as_browsers_write(&offer.to_sdp_string()) });
+        let sdp = as_browsers_write(&offer.to_sdp_string());
+        self.last_offer = Some(sdp.clone());
+        self.outbox.push(Request::Offer { id: self.next_offer, sdp });
     }
 
     fn on_answer(&mut self, now: Instant, answer: Description) {
@@ -428,6 +438,9 @@ impl Client {
     /// What the description says we receive, checked against what the server told before.
     fn read_sections(&mut self, description: &Description) {
         let sdp = SessionDescription::parse(&description.sdp).expect("our own SDP reads");
+        if let Some(ice) = sdp.media.iter().find_map(|s| s.ice.as_ref()) {
+            self.server_ufrag = ice.ufrag.clone();
+        }
         let mut named = BTreeSet::new();
         let mut sections = BTreeMap::new();
         for section in sdp.media.iter().filter(|s| s.direction == SdpDirection::SendOnly) {
@@ -459,6 +472,9 @@ impl Client {
 
     pub fn on_event(&mut self, now: Instant, event: EventKind) {
         assert_eq!(self.left, None, "{}: {event:?} after the end", self.name);
+        if self.dead && !matches!(event, EventKind::Left(_) | EventKind::Verdict(_)) {
+            return;
+        }
         match event {
             EventKind::Answer(answer) => self.on_answer(now, answer),
             EventKind::Offer(offer) => self.on_offer(now, offer),

@@ -5,8 +5,11 @@
 //! [`world`] owns the clock, [`client`] behaves as livekit-client does, [`oracle`] judges what arrived.
 
 mod chance;
+mod chaos;
 mod client;
 mod dual;
+mod hostile;
+mod lifecycle;
 mod loss;
 mod media;
 mod network;

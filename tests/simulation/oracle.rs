@@ -39,6 +39,8 @@ pub struct Diary {
     pub speakers: Vec<(Instant, Vec<Speaker>)>,
     pub subscribed: Vec<Sid>,
     pub messages: Vec<(DataChannel, Vec<u8>)>,
+    /// Packets that no camera or microphone of ours made.
+    pub unreadable: u32,
     /// How often the SFU asked this client's camera.
     pub keyframe_requests: u32,
     /// How often this client asked the SFU because nothing else helped.
@@ -54,7 +56,13 @@ impl Diary {
         }
         let (vp8, stamp) = match read_video(&packet.payload) {
             Some((numbers, stamp)) => (Some(numbers), stamp),
-            None => (None, read_audio(&packet.payload).expect("payloads arrive untouched")),
+            None => match read_audio(&packet.payload) {
+                Some(stamp) => (None, stamp),
+                None => {
+                    self.unreadable += 1;
+                    return false;
+                }
+            },
         };
         let stream = self.streams.entry((mid, *packet.header.ssrc)).or_default();
         if stream.packets.is_empty() {
@@ -188,9 +196,9 @@ impl Stream {
                 check_numbers(numbers, last[0].vp8.expect("video"), first);
             }
             let last_stamp = before.replace(frame).map(|last| last[0].stamp);
-            // A frame that a change of layer cut short is dropped by decoders: the keyframe that follows needs nothing
-            // of it.
-            let changes = |next: &Vec<&Received>| next[0].stamp.key && next[0].stamp.layer != first.stamp.layer;
+            // A frame that a change of layer or a pause cut short is dropped by decoders: the keyframe that follows needs
+            // nothing of it.
+            let changes = |next: &Vec<&Received>| next[0].stamp.key && next[0].stamp.part == 0;
             if first.stamp.part == 0 && !whole && frames.get(index + 1).is_some_and(changes) {
                 continue;
             }

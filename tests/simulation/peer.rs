@@ -19,6 +19,8 @@ pub struct Peer {
     timeout: Instant,
     pub connected: bool,
     pub ice: IceConnectionState,
+    /// Drops what leaves the client and begins with such a byte.
+    pub withhold: Option<fn(u8) -> bool>,
     /// Open data channels by label.
     pub channels: Vec<(String, ChannelId)>,
 }
@@ -47,6 +49,7 @@ impl Peer {
             timeout: now,
             connected: false,
             ice: IceConnectionState::New,
+            withhold: None,
             channels: Vec::new(),
         }
     }
@@ -92,7 +95,12 @@ impl Peer {
 
     fn poll(&mut self, now: Instant, events: &mut Vec<Event>) {
         while self.rtc.is_alive() {
-            match self.rtc.poll_output().expect("the client does not break") {
+            // The handshake may run out of time.
+            let Ok(output) = self.rtc.poll_output() else {
+                self.rtc.disconnect();
+                return;
+            };
+            match output {
                 Output::Timeout(at) => {
                     self.timeout = at;
                     return;
@@ -102,7 +110,9 @@ impl Peer {
                     assert_eq!(protocol, self.protocol);
                     let packet =
                         Packet { protocol, source: t.source, destination: t.destination, bytes: t.contents.into() };
-                    self.uplink.send(now, packet);
+                    if !self.withhold.is_some_and(|withheld| withheld(packet.bytes[0])) {
+                        self.uplink.send(now, packet);
+                    }
                 }
                 Output::Event(event) => {
                     match &event {

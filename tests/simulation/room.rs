@@ -61,6 +61,7 @@ fn three_v1() -> World {
 /// Every stream of a network without loss is perfect.
 pub fn check_streams(world: &World, longest_gap: Duration) {
     for client in &world.clients {
+        assert_eq!(client.diary.unreadable, 0, "{}: payloads arrive untouched", client.name);
         for stream in client.diary.streams.values() {
             if stream.packets[0].vp8.is_some() {
                 let playback = stream.play_video(world.now);

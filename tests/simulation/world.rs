@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parlour::sfu::{
-    Event, EventKind, JoinError, JoinOptions, LeaveReason, Limits, Negotiation, Now, ParticipantId, Permissions,
-    RoomOptions, Sfu,
+    AddTrackError, Event, EventKind, JoinError, JoinOptions, LeaveReason, Limits, Negotiation, Now, ParticipantId,
+    Permissions, RoomOptions, Sfu,
 };
 use parlour::transport::{Datagram, Protocol, Settings};
 
@@ -37,8 +37,10 @@ pub struct World {
     digest: DefaultHasher,
     /// Moments at which something happened.
     pub moments: u64,
-    /// Answers that the server refused to give, by client.
-    pub errors: Vec<(usize, String)>,
+    /// Tracks that the server refused, by client.
+    pub errors: Vec<(usize, AddTrackError)>,
+    /// What participants were told that joined by hand, without a client.
+    pub told: BTreeMap<ParticipantId, Vec<EventKind>>,
 }
 
 pub fn server(protocol: Protocol) -> SocketAddr {
@@ -91,6 +93,7 @@ impl World {
             digest: DefaultHasher::new(),
             moments: 0,
             errors: Vec::new(),
+            told: BTreeMap::new(),
         };
         let now = world.clock();
         world.sfu.create_room(now, ROOM, room).expect("room for a room");
@@ -134,12 +137,19 @@ impl World {
         Ok(index)
     }
 
+    /// Somebody with signalling and nothing behind it.
+    pub fn join_by_hand(&mut self, name: &str, negotiation: Negotiation) -> ParticipantId {
+        self.sfu.join(self.clock(), ROOM, options(name, negotiation)).expect("may join")
+    }
+
     pub fn leave(&mut self, index: usize) {
         self.clients[index].outbox.push(Request::Leave);
     }
 
     /// The client's machine dies: nothing goes in or out any more.
     pub fn kill(&mut self, index: usize) {
+        self.clients[index].dead = true;
+        self.clients[index].tracks.iter_mut().for_each(|t| t.live = false);
         self.clients[index].publisher.rtc.disconnect();
         if let Some(subscriber) = &mut self.clients[index].subscriber {
             subscriber.rtc.disconnect();
@@ -169,7 +179,8 @@ impl World {
             }
             match self.next().filter(|at| *at <= end) {
                 Some(at) => {
-                    self.now = self.now.max(at);
+                    assert!(at > self.now, "something is due at {:?} and does not do it", self.elapsed());
+                    self.now = at;
                     self.moments += 1;
                 }
                 None => {
@@ -258,7 +269,10 @@ impl World {
     }
 
     fn on_event(&mut self, event: Event) {
-        let Some(index) = self.by_id.get(&event.to).copied() else { return };
+        let Some(index) = self.by_id.get(&event.to).copied() else {
+            self.told.entry(event.to).or_default().push(event.kind);
+            return;
+        };
         self.elapsed().hash(&mut self.digest);
         index.hash(&mut self.digest);
         hash_event(&event.kind, &mut self.digest);
@@ -305,7 +319,7 @@ impl World {
                 let cid = track.cid.clone();
                 match self.sfu.add_track(now, id, track) {
                     Ok(info) => self.post(Message::Published(index, cid, info.sid)),
-                    Err(error) => self.errors.push((index, error.to_string())),
+                    Err(error) => self.errors.push((index, error)),
                 }
             }
             Request::Offer { id: offer, sdp } => self.sfu.offer(now, id, offer, &sdp),
