@@ -33,6 +33,7 @@ test:
 	@node --test --test-concurrency=1 --test-timeout=300000 --test-reporter=spec e2e/tests/*.test.mjs
 
 modules: e2e/node_modules/.package-lock.json web-demo/node_modules/.package-lock.json
+	@:
 
 # npm writes this file last.
 %/node_modules/.package-lock.json: %/package-lock.json

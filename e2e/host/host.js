@@ -1,18 +1,16 @@
 // A Matrix client whose only room view is a call: it hosts the unmodified Element Call as a widget, the way Element Web
 // does. Bundled and served by stack/page-server.mjs; opened by tests and by the demo's third link.
 //
-// The fragment of the page's address is JSON:
+// The fragment of the page's address has the form of a query:
 //   homeserver, userId, deviceId, token, roomId   a logged-in user who is joined to the room
-//   elementCall                                   address of Element Call's index.html, on this page's own origin
-//   intent                                        "start_call" or "join_existing"
-//   parameters                                    more URL parameters for Element Call
+//   mode                                          how Element Call announces membership; see stack/page-server.mjs
 // The page says where it stands in `window.host`: {log: string[], joined: boolean, error?: string}.
 import { ClientWidgetApi, MatrixWidgetType, OpenIDRequestState, Widget, WidgetDriver } from "matrix-widget-api";
 import { logger } from "matrix-js-sdk/lib/logger.js";
 import { ClientEvent, createClient, MatrixError, MatrixEventEvent, RoomStateEvent, SyncState } from "matrix-js-sdk";
 
 logger.setLevel("warn"); // the SDK tells every request otherwise
-const options = JSON.parse(decodeURIComponent(location.hash.slice(1)));
+const options = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 const { roomId } = options;
 const host = (window.host = { log: [], joined: false });
 const note = (...words) => host.log.push(`${Math.round(performance.now())} ${words.map((word) => (typeof word === "string" ? word : JSON.stringify(word))).join(" ")}`);
@@ -161,19 +159,18 @@ function showElementCall(client) {
     userId: options.userId,
     deviceId: options.deviceId,
     baseUrl: options.homeserver,
-    intent: options.intent ?? "join_existing",
+    intent: "join_existing",
     perParticipantE2EE: String(client.getRoom(roomId).hasEncryptionStateEvent()),
     skipLobby: "true",
     confineToRoom: "true",
     header: "none",
     lang: "en",
     theme: "dark",
-    ...options.parameters,
   };
   const query = Object.entries(parameters).map(([key, value]) => `${key}=${encodeURIComponent(value)}`);
   const frame = document.createElement("iframe");
   frame.allow = "camera; microphone; display-capture; autoplay; clipboard-write";
-  const url = `${options.elementCall}#/?${query.join("&")}`;
+  const url = new URL(`/element-call/${options.mode}/index.html#/?${query.join("&")}`, location.href).href;
   const widget = new Widget({ id: "call", creatorUserId: options.userId, type: MatrixWidgetType.Custom, url, waitForIframeLoad: false });
   document.body.append(frame); // a frame has no window to talk to before
   const api = new ClientWidgetApi(widget, frame, new Driver(client));

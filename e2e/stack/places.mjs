@@ -1,6 +1,6 @@
 // Where things lie on this machine: the repository, the cache that outlives a run, the throwaway folder of one run,
 // and free ports on loopback. Used by every other file of the stack.
-import { mkdirSync, mkdtempSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import dgram from "node:dgram";
 import net from "node:net";
 import os from "node:os";
@@ -16,9 +16,16 @@ export const CACHE = path.join(process.env.XDG_CACHE_HOME || path.join(os.homedi
 /** Screenshots and logs of failed tests, kept for the person who looks into them. */
 export const FAILURES = path.join(os.tmpdir(), "parlour-e2e-failures");
 
-/** A new folder for one run. Whoever made it removes it when its processes have ended. */
+/** A new folder for one run; gone when this process ends. */
 export function scratchFolder(name) {
-  return mkdtempSync(path.join(os.tmpdir(), `parlour-${name}-`));
+  const folder = mkdtempSync(path.join(os.tmpdir(), `parlour-${name}-`));
+  process.on("exit", () => removeFolder(folder));
+  return folder;
+}
+
+/** Patient, as a process that was killed a moment ago may still write into it. */
+export function removeFolder(folder) {
+  rmSync(folder, { recursive: true, force: true, maxRetries: 10 });
 }
 
 export function failureFolder(name) {

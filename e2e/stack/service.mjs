@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 const STOP_TIMEOUT_MS = 10_000;
 
 const running = new Set();
-// The last resort when this process ends without having stopped the stack: nothing may be left behind.
+// The last resort when this process ends without having stopped it: nothing may be left behind.
 process.on("exit", () => {
   for (const service of running) service.child.kill("SIGKILL");
 });

@@ -1,10 +1,10 @@
 // The whole stack on loopback: Synapse, Parlour and the pages, in one throwaway folder. `make demo` and every test file
 // start it here, so the demo is what the tests have tested.
-import { copyFileSync, existsSync, readdirSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { startPageServer } from "./page-server.mjs";
 import { startParlour } from "./parlour.mjs";
-import { failureFolder, freePort, REPOSITORY, scratchFolder } from "./places.mjs";
+import { failureFolder, freePort, removeFolder, REPOSITORY, scratchFolder } from "./places.mjs";
 import { startSynapse } from "./synapse.mjs";
 
 const WEB_DEMO = path.join(REPOSITORY, "web-demo/dist");
@@ -12,6 +12,10 @@ const SERVER_NAME = "parlour.test"; // never resolved: everybody is told the hom
 
 /** @param {(what: string) => void} [progress] is told what takes a while. */
 export async function startStack(progress = () => {}) {
+  // Exit handlers kill the processes and remove the folder, but signals do not run them by themselves.
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+    if (process.listenerCount(signal) === 0) process.on(signal, () => process.exit(1));
+  }
   const stack = new Stack(scratchFolder("stack"));
   try {
     await stack.start(progress);
@@ -54,17 +58,13 @@ class Stack {
   }
 
   /** Address of a page that shows Element Call in the room to `user`. */
-  elementCallLink(user, roomId, { mode = "compatibility", intent = "join_existing" } = {}) {
-    const { homeserver, userId, deviceId, token } = user;
-    const options = { homeserver, userId, deviceId, token, roomId, intent, elementCall: `${this.pages.url}/element-call/${mode}/index.html` };
-    return `${this.pages.url}/host/#${encodeURIComponent(JSON.stringify(options))}`;
+  elementCallLink({ homeserver, userId, deviceId, token }, roomId, { mode = "compatibility" } = {}) {
+    return `${this.pages.url}/host/#${fragment({ homeserver, userId, deviceId, token, roomId, mode })}`;
   }
 
   /** Address of the web demo's lobby with the room and `user` filled in; Parlour itself serves it. */
   webDemoLink({ homeserver, userId, deviceId, token }, roomId, more = {}) {
-    const fields = { hs: homeserver, room: roomId, user: userId, token, device: deviceId, ...more };
-    const pairs = Object.entries(fields).map(([key, value]) => `${key}=${encodeURIComponent(value)}`);
-    return `${this.parlour.url}/#${pairs.join("&")}`;
+    return `${this.parlour.url}/#${fragment({ hs: homeserver, room: roomId, user: userId, token, device: deviceId, ...more })}`;
   }
 
   /** Keeps what helps to understand a failure, outside the tree. Returns the folder. */
@@ -79,6 +79,12 @@ class Stack {
 
   async stop() {
     for (const part of this.parts.reverse()) await part.stop();
-    rmSync(this.folder, { recursive: true, force: true });
+    removeFolder(this.folder);
   }
+}
+
+/** Fields in the part of an address that browsers keep to themselves. */
+function fragment(fields) {
+  const plain = (value) => encodeURIComponent(value).replace(/%(3A|2F|40)/g, decodeURIComponent); // : / @ may stand as they are
+  return Object.entries(fields).map(([key, value]) => `${key}=${plain(value)}`).join("&");
 }
