@@ -38,6 +38,8 @@ pub struct Diary {
     pub streams: BTreeMap<(String, u32), Stream>,
     pub speakers: Vec<(Instant, Vec<Speaker>)>,
     pub subscribed: Vec<Sid>,
+    /// Subscriptions that could not be served.
+    pub failed: Vec<Sid>,
     pub messages: Vec<(DataChannel, Vec<u8>)>,
     /// Packets that no camera or microphone of ours made.
     pub unreadable: u32,

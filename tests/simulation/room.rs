@@ -369,6 +369,50 @@ fn media_that_overtakes_its_description() {
 }
 
 #[test]
+fn a_section_taken_away_is_replaced() {
+    for stop in [false, true] {
+        let mut world = three_v1();
+        world.run(SECOND);
+        let track = world.clients[0].tracks[1].sid.clone().expect("published").to_string();
+        let section_of = |world: &World| {
+            let sections = &world.clients[1].sections;
+            sections.iter().find(|(_, (_, t))| *t == track).map(|(mid, _)| mid.clone())
+        };
+        let before = section_of(&world).expect("bound");
+        // One of the three video sections is free, so the track moves there.
+        world.clients[1].refuse_section(&before, stop);
+        world.run(2 * SECOND);
+        let after = section_of(&world).expect("bound again");
+        assert_ne!(before, after);
+        // Then there is none, so one more is asked for.
+        world.clients[1].refuse_section(&after, stop);
+        world.run(2 * SECOND);
+        assert!(section_of(&world).is_some());
+        assert!(world.clients[1].requirements.contains(&(0, 1)), "{:?}", world.clients[1].requirements);
+        assert_eq!(world.clients[1].diary.from(0, true).len(), 3);
+        check_streams(&world, Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_codec_that_the_subscriber_lacks() {
+    for negotiation in [Negotiation::Single, Negotiation::Dual] {
+        let mut world = World::new(40);
+        let old = world.join_with("old", Setup { browser: Browser::WithoutVp8, ..setup(negotiation, 40) });
+        let now = world.now;
+        world.clients[old].publish_microphone(now);
+        let new = enter(&mut world, "new", setup(Negotiation::Single, 41));
+        world.run_until(all_connected, 5 * SECOND).expect("both connect");
+        world.run(2 * SECOND);
+        let camera = world.clients[new].tracks[1].sid.clone().expect("published");
+        assert_eq!(world.clients[old].diary.failed, [camera], "{negotiation:?}");
+        assert_eq!(world.clients[old].sections.len(), 1, "sound comes");
+        assert!(world.now - world.clients[old].diary.audio(new).packets.last().expect("some").at < SECOND / 10);
+        assert!(world.now - world.clients[new].diary.audio(old).packets.last().expect("some").at < SECOND / 10);
+    }
+}
+
+#[test]
 fn unsubscribe_and_subscribe() {
     let mut world = three_v1();
     world.run(SECOND);
