@@ -172,8 +172,12 @@ impl Chaos {
 }
 
 fn run(seed: u64) -> u64 {
-    let mut chaos =
-        Chaos { world: World::new(seed), rng: fastrand::Rng::with_seed(seed), joined: 0, lossy: seed % 2 == 0 };
+    let mut chaos = Chaos {
+        world: World::new(seed),
+        rng: fastrand::Rng::with_seed(seed),
+        joined: 0,
+        lossy: seed.is_multiple_of(2),
+    };
     for _ in 0..ACTIONS {
         chaos.act();
         let pause = chaos.rng.u64(0..400);

@@ -238,11 +238,6 @@ impl Client {
         client
     }
 
-    /// Media comes in here.
-    pub fn downstream(&mut self) -> &mut Peer {
-        self.subscriber.as_mut().unwrap_or(&mut self.publisher)
-    }
-
     pub fn is_connected(&self) -> bool {
         self.publisher.connected && self.subscriber.as_ref().is_none_or(|s| s.connected)
     }

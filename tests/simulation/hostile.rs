@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use parlour::sfu::{AddTrackError, LeaveReason, MediaKind, Negotiation};
+use parlour::sfu::{AddTrackError, EventKind, LeaveReason, MediaKind, Negotiation};
 use parlour::transport::Protocol;
 use str0m::media::{KeyframeRequestKind, Pt};
 use str0m::rtp::RtpWrite;
@@ -189,7 +189,7 @@ fn offers_that_are_nonsense() {
             world.sfu.offer(now, mallory, 1, &sdp);
             world.run(Duration::from_millis(100));
             let told = &world.told[&mallory];
-            let left = told.iter().any(|e| *e == parlour::sfu::EventKind::Left(LeaveReason::StateMismatch));
+            let left = told.contains(&EventKind::Left(LeaveReason::StateMismatch));
             assert!(left, "{what}: {told:?}");
         }
     }
