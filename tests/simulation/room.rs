@@ -508,6 +508,31 @@ fn announced_after_the_offer() {
 }
 
 #[test]
+fn a_publishers_stream_is_replaced() {
+    for simulcast in [true, false] {
+        let mut world = three_v1();
+        let now = world.now;
+        let camera = world.clients[0].publish_camera(now, simulcast);
+        world.run(2 * SECOND);
+        let client = &mut world.clients[0];
+        let (mid, sid) = (client.tracks[camera].mid.expect("negotiated"), client.tracks[camera].sid.clone());
+        let Source::Camera(source) = &mut client.tracks[camera].source else { panic!("a camera") };
+        let highest = if simulcast { 2 } else { 0 };
+        source.replace_stream(&mut client.publisher.rtc, mid, highest);
+        world.run(3 * SECOND);
+        let sid = sid.expect("published").to_string();
+        for viewer in [1, 2] {
+            let diary = &world.clients[viewer].diary;
+            let stream = diary.streams.values().find(|s| s.track.as_deref() == Some(&sid)).expect("seen");
+            let playback = stream.play_video(world.now);
+            assert!(world.now - playback.last.expect("some") < SECOND / 5, "simulcast {simulcast}: {playback:?}");
+            assert_eq!(playback.last_layer, highest);
+        }
+        check_streams(&world, Duration::from_millis(200));
+    }
+}
+
+#[test]
 fn unsubscribe_and_subscribe() {
     let mut world = three_v1();
     world.run(SECOND);
