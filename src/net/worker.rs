@@ -19,7 +19,7 @@ use super::udp::Udp;
 use super::{JoinRefused, Options, candidates};
 use crate::livekit::{DroppedCounts, JoinRequest, Outgoing, Signalling, SocketId};
 use crate::metrics::Metrics;
-use crate::sfu::{Counts, EventKind, JoinError, Now, ParticipantId, RoomInfo, RoomOptions, Sfu, Verdict};
+use crate::sfu::{Counts, EventKind, JoinError, Now, ParticipantId, RoomInfo, RoomOptions, Sfu, Sid, Verdict};
 use crate::transport::{Datagram, Protocol, Settings};
 
 const UDP: Token = Token(0);
@@ -81,10 +81,9 @@ pub(super) struct Worker {
 
 /// What the line about a join says besides the verdict.
 struct Joining {
+    /// Of the request: its number, room and client.
     span: Span,
-    sid: String,
-    room: String,
-    client: String,
+    sid: Sid,
 }
 
 impl Worker {
@@ -230,7 +229,7 @@ impl Worker {
         responses: mpsc::Sender<Outgoing>,
         span: Span,
     ) -> Result<SocketId, JoinRefused> {
-        let (room, client, resumes) = (request.room.clone(), request.client.clone(), request.reconnect.is_some());
+        let resumes = request.reconnect.is_some();
         let socket = self.signalling.join(&mut self.sfu, now, request).map_err(|error| match error {
             JoinError::RoomMissing => JoinRefused::RoomMissing,
             JoinError::RoomFull => JoinRefused::RoomFull,
@@ -240,7 +239,7 @@ impl Worker {
         // A resumed session had its verdict.
         let joined = self.signalling.participant(socket).filter(|_| !resumes);
         if let Some((id, info)) = joined.and_then(|id| Some((id, self.sfu.info(id)?))) {
-            self.joining.insert(id, Joining { span, sid: info.sid.to_string(), room, client });
+            self.joining.insert(id, Joining { span, sid: info.sid });
         }
         Ok(socket)
     }
@@ -290,17 +289,17 @@ impl Worker {
 
     /// The one line that says how a join ended.
     fn report(&mut self, participant: ParticipantId, verdict: &Verdict) {
-        let Some(Joining { span, sid, room, client }) = self.joining.remove(&participant) else { return };
+        let Some(Joining { span, sid }) = self.joining.remove(&participant) else { return };
         let _request = span.enter();
         match verdict {
             Verdict::Connected { after } => {
                 let ms = after.as_millis() as u64;
-                info!(participant = %sid, %room, %client, ms, "connected");
+                info!(participant = %sid, ms, "connected");
                 self.metrics.join_connected(*after);
             }
             Verdict::Failed { reason, after } => {
                 let ms = after.as_millis() as u64;
-                info!(participant = %sid, %room, %client, ms, reason = reason.as_str(), "failed to connect");
+                info!(participant = %sid, ms, reason = reason.as_str(), "failed to connect");
                 self.metrics.join_failed(reason.as_str());
             }
         }

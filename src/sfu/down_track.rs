@@ -9,26 +9,37 @@ pub(super) struct DownTrack {
     pub subscriber: ParticipantId,
     /// The stream on the subscriber's connection; `None` until that connection exists.
     pub sender: Option<SenderId>,
-    /// The client knows of the stream: its description has been sent.
-    pub bound: bool,
+    /// The SSRC that the client knows the stream by; `None` until a description with it has been sent.
+    stream: Option<u32>,
     pub selector: LayerSelector,
     forwarder: Forwarder,
 }
 
 impl DownTrack {
-    pub fn new(subscriber: ParticipantId, adaptive_stream: bool, first_sequence: u16, first_timestamp: u32) -> Self {
+    pub fn new(subscriber: ParticipantId, adaptive_stream: bool) -> Self {
         DownTrack {
             subscriber,
             sender: None,
-            bound: false,
+            stream: None,
             selector: LayerSelector::new(adaptive_stream),
-            forwarder: Forwarder::new(first_sequence, first_timestamp),
+            forwarder: Forwarder::new(0, 0),
         }
+    }
+
+    /// The client knows the stream by this SSRC, or by none any more. True when packets can flow on a new one: its numbers
+    /// start over, as its receiver knows no rollover yet (RFC 3711 §3.3.1), and with a keyframe.
+    pub fn bind(&mut self, stream: Option<u32>, first_sequence: u16, first_timestamp: u32) -> bool {
+        if self.stream == stream {
+            return false;
+        }
+        self.stream = stream;
+        self.forwarder = Forwarder::new(first_sequence, first_timestamp);
+        stream.is_some()
     }
 
     /// The layer that should flow now.
     pub fn target(&self, published: &Published<'_>, alive: AliveLayers) -> Option<u8> {
-        if self.bound { self.selector.target(published, alive) } else { None }
+        if self.stream.is_some() { self.selector.target(published, alive) } else { None }
     }
 
     /// The layer whose keyframe the subscriber waits for.

@@ -178,7 +178,8 @@ impl Room {
         for (layer, throttle) in (0u8..).zip(&mut track.throttles) {
             let broken = track.broken[usize::from(layer)];
             let watched = || track.down_tracks.iter().any(|d| d.current_layer() == Some(layer));
-            if !waiting.contains(&layer) && !(broken && watched()) {
+            let wanted = waiting.contains(&layer) || (broken && watched());
+            if !wanted {
                 throttle.cancel();
                 track.broken[usize::from(layer)] = false;
             }

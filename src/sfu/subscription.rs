@@ -62,8 +62,7 @@ impl Room {
         if !allowed || participant.subscribed.contains_key(&key) {
             return;
         }
-        let (sequence, timestamp) = (turn.ids.first_sequence(), turn.ids.first_timestamp());
-        track.down_tracks.push(DownTrack::new(id, participant.adaptive_stream, sequence, timestamp));
+        track.down_tracks.push(DownTrack::new(id, participant.adaptive_stream));
         participant.subscribed.insert(key, None);
         self.schedule_negotiation(now, id, turn);
     }
@@ -252,8 +251,8 @@ impl Room {
         let Some(connection) = participant.connection(side) else { return };
         let refused: Vec<TrackKey> =
             senders.iter().filter(|(_, s)| connection.transport.is_refused(*s)).map(|(key, _)| *key).collect();
-        let bound: Vec<TrackKey> =
-            senders.iter().filter(|(_, s)| connection.transport.is_bound(*s)).map(|(key, _)| *key).collect();
+        let streams: Vec<(TrackKey, Option<u32>)> =
+            senders.iter().map(|(key, sender)| (*key, connection.transport.stream_of(*sender))).collect();
         let more_to_say = connection.transport.needs_description();
         connection.touch(Link { room, participant: id, side }, turn);
         for key in refused {
@@ -263,18 +262,18 @@ impl Room {
                 turn.emit(id, EventKind::SubscriptionFailed(track.info.sid.clone()));
             }
         }
-        for key in bound {
-            self.start_forwarding(now, key, id, turn);
+        for (key, stream) in streams {
+            self.start_forwarding(now, key, id, stream, turn);
         }
         if more_to_say {
             self.schedule_negotiation(now, id, turn);
         }
     }
 
-    fn start_forwarding(&mut self, now: Now, key: TrackKey, id: ParticipantId, turn: &mut Turn) {
+    fn start_forwarding(&mut self, now: Now, key: TrackKey, id: ParticipantId, stream: Option<u32>, turn: &mut Turn) {
         let Some(track) = self.tracks.get_mut(&key) else { return };
         let Some(down_track) = track.down_track(id) else { return };
-        if std::mem::replace(&mut down_track.bound, true) {
+        if !down_track.bind(stream, turn.ids.first_sequence(), turn.ids.first_timestamp()) {
             return;
         }
         if !std::mem::replace(&mut track.told_subscribed, true) {

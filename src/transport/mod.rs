@@ -100,6 +100,7 @@ pub enum Output {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "media is nearly all there is; a box would be an allocation per packet")]
 pub enum Event {
     /// ICE and DTLS are up: media flows.
     Connected,
@@ -326,7 +327,7 @@ impl Transport {
                     let stream = api.stream_rx(&ssrc)?;
                     (stream.mid(), stream.rid())
                 };
-                let found = self.sections.receiving(&mid, rid.as_ref().map(|r| &**r))?;
+                let found = self.sections.receiving(&mid, rid.as_deref())?;
                 let known = self.streams.len();
                 self.streams.retain(|_, layer| *layer != found);
                 restarted = self.streams.len() < known;

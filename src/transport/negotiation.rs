@@ -211,6 +211,8 @@ impl Transport {
                 State::Idle
             }
             (State::Receiving { .. }, _) => State::Silent,
+            // The client wants nothing there (any more), so nothing may be answered or sent (RFC 3264 §6.1).
+            (_, _) if remote.direction == Direction::Inactive => State::Silent,
             (state, _) => state.clone(),
         };
         let previous = std::mem::replace(&mut section.state, next.clone());
@@ -298,13 +300,26 @@ impl Transport {
         }
         self.secure(answer, None)?;
         self.sections.offered = false;
-        for (section, remote) in self.sections.list.iter_mut().zip(&answer.media) {
-            section.remote = Some(remote.clone());
+        for (index, remote) in answer.media.iter().enumerate() {
+            self.sections.list[index].remote = Some(remote.clone());
+            self.take_refusal(index, remote);
         }
         // We offered actpass; a client that answers passive leaves the handshake's first step to us.
         let active = answer.media.iter().find_map(|m| m.setup) == Some(Setup::Passive);
         self.start(active);
         Ok(())
+    }
+
+    /// A client that cannot play what we offered leaves the codec out of its answer, or closes the section.
+    fn take_refusal(&mut self, index: usize, remote: &MediaSection) {
+        let State::Sending(id) = self.sections.list[index].state else { return };
+        let Some(sender) = self.sections.senders.get_mut(&id) else { return };
+        if remote.port != 0 && self.codecs.payload_in(sender.spec.codec, &remote.codecs).is_some() {
+            return;
+        }
+        sender.refused = true;
+        self.release(index, &State::Sending(id));
+        self.sections.list[index].state = State::Draining;
     }
 
     fn start(&mut self, dtls_client: bool) {

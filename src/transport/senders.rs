@@ -32,8 +32,9 @@ impl Transport {
         }
     }
 
-    pub fn is_bound(&self, id: SenderId) -> bool {
-        self.sections.stream(id).is_some()
+    /// The SSRC of the sender's stream; `None` while it has no section.
+    pub fn stream_of(&self, id: SenderId) -> Option<u32> {
+        Some(self.sections.stream(id)?.ssrc)
     }
 
     /// Whether the client's description left no way to send this sender's codec.

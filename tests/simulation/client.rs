@@ -39,12 +39,15 @@ pub enum Browser {
     Chromium,
     /// Opus 109, VP8 120.
     Firefox,
+    /// Opus and H.264 only.
+    WithoutVp8,
 }
 
 impl Browser {
     fn config(self) -> RtcConfig {
         match self {
             Browser::Chromium => RtcConfig::new(),
+            Browser::WithoutVp8 => RtcConfig::new().clear_codecs().enable_opus(true, false).enable_h264(true),
             Browser::Firefox => {
                 use str0m::format::{Codec, FormatParams};
                 use str0m::media::Frequency;
@@ -73,11 +76,11 @@ impl Browser {
     }
 
     pub fn opus(self) -> u8 {
-        if self == Browser::Chromium { 111 } else { 109 }
+        if self == Browser::Firefox { 109 } else { 111 }
     }
 
     pub fn vp8(self) -> u8 {
-        if self == Browser::Chromium { 96 } else { 120 }
+        if self == Browser::Firefox { 120 } else { 96 }
     }
 }
 
@@ -130,6 +133,10 @@ enum Change {
     Receive(MediaKind),
     Publish(usize),
     Unpublish(usize),
+    /// Wants nothing in this section any more.
+    Close(Mid),
+    /// Does away with it.
+    Stop(Mid),
     IceRestart,
 }
 
@@ -231,11 +238,6 @@ impl Client {
         client
     }
 
-    /// Media comes in here.
-    pub fn downstream(&mut self) -> &mut Peer {
-        self.subscriber.as_mut().unwrap_or(&mut self.publisher)
-    }
-
     pub fn is_connected(&self) -> bool {
         self.publisher.connected && self.subscriber.as_ref().is_none_or(|s| s.connected)
     }
@@ -307,6 +309,12 @@ impl Client {
         self.offer();
     }
 
+    /// Takes the section away in which a track comes.
+    pub fn refuse_section(&mut self, mid: &str, stop: bool) {
+        self.changes.push(if stop { Change::Stop(Mid::from(mid)) } else { Change::Close(Mid::from(mid)) });
+        self.offer();
+    }
+
     pub fn restart_ice(&mut self) {
         self.changes.push(Change::IceRestart);
         self.offer();
@@ -369,6 +377,14 @@ impl Client {
                         api.set_direction(mid, Direction::Inactive);
                     }
                 }
+                Change::Close(mid) => {
+                    self.receiving.retain(|m| *m != mid);
+                    api.set_direction(mid, Direction::Inactive);
+                }
+                Change::Stop(mid) => {
+                    self.receiving.retain(|m| *m != mid);
+                    api.stop_media(mid);
+                }
                 Change::IceRestart => {
                     api.ice_restart(true);
                 }
@@ -402,7 +418,9 @@ impl Client {
             track.live |= track.mid.is_some_and(|mid| answer.sdp.contains(&format!("a=mid:{mid}\r\n")));
         }
         self.repair_like_browsers();
-        self.read_sections(&answer);
+        if self.subscriber.is_none() {
+            self.read_sections(&answer);
+        }
         if self.wants_offer {
             self.offer();
         }
@@ -499,7 +517,8 @@ impl Client {
                 }
             }
             EventKind::DataReceived { .. } => panic!("the front door's, not the client's"),
-            EventKind::RoomChanged(_) | EventKind::SubscriptionFailed(_) | EventKind::TrackUnpublished(_) => {}
+            EventKind::SubscriptionFailed(sid) => self.diary.failed.push(sid),
+            EventKind::RoomChanged(_) | EventKind::TrackUnpublished(_) => {}
         }
     }
 

@@ -24,7 +24,7 @@ pub struct Received {
 /// One SSRC as a client received it, in the order of arrival.
 #[derive(Debug, Default)]
 pub struct Stream {
-    /// The track the section belonged to when the first packet came.
+    /// The track the section belonged to when the stream began.
     pub track: Option<String>,
     pub packets: Vec<Received>,
     /// Looks at a video as it comes.
@@ -38,6 +38,8 @@ pub struct Diary {
     pub streams: BTreeMap<(String, u32), Stream>,
     pub speakers: Vec<(Instant, Vec<Speaker>)>,
     pub subscribed: Vec<Sid>,
+    /// Subscriptions that could not be served.
+    pub failed: Vec<Sid>,
     pub messages: Vec<(DataChannel, Vec<u8>)>,
     /// Packets that no camera or microphone of ours made.
     pub unreadable: u32,
@@ -65,7 +67,8 @@ impl Diary {
             },
         };
         let stream = self.streams.entry((mid, *packet.header.ssrc)).or_default();
-        if stream.packets.is_empty() {
+        // Media may overtake the description that names it.
+        if stream.track.is_none() {
             stream.track = track;
         }
         stream.packets.push(Received {
@@ -180,14 +183,13 @@ impl Stream {
                 _ => frames.push(vec![packet]),
             }
         }
-        // The last one may be on its way still.
-        frames.pop();
         let mut playback = Playback::default();
         let mut before: Option<&[&Received]> = None;
         let mut shown: Option<Instant> = None;
         // Nothing can be shown before the next keyframe.
         let mut blind = true;
-        for (index, frame) in frames.iter().enumerate() {
+        // The last one may be on its way still.
+        for (index, frame) in frames.iter().enumerate().take(frames.len().saturating_sub(1)) {
             let first = frame[0];
             let numbers = first.vp8.expect("video");
             let whole = check_frame(frame);

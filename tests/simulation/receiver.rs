@@ -37,6 +37,11 @@ impl Receiver {
             return false;
         }
         let since = *self.stuck_since.get_or_insert(now);
+        // libwebrtc does not wait when the first frame it can put together is not a keyframe.
+        if self.next.is_none() && self.asked_at.is_none() && !stamp.key {
+            self.asked_at = Some(now);
+            return true;
+        }
         let patience = if self.next.is_some() { WAIT_FOR_REPAIR } else { WAIT_FOR_FIRST };
         let due = self.asked_at.map_or(since + patience, |asked| asked.max(since) + patience);
         if now < due {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use parlour::sfu::{DataChannel, LeaveReason, Negotiation, Quality, TrackSettings, Verdict};
 
 use crate::client::{Browser, Client, Request, Setup};
+use crate::network::Conditions;
 use crate::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -347,6 +348,68 @@ fn everyone_uses_the_numbers_of_its_own_offer() {
     let mut world = three([setup(Negotiation::Single, 30), firefox, setup(Negotiation::Single, 32)]);
     world.run(3 * SECOND);
     check_streams(&world, Duration::from_millis(200));
+}
+
+/// Next to the server media arrives before the description that names it, and is lost.
+#[test]
+fn media_that_overtakes_its_description() {
+    let close = Conditions { latency: Duration::from_millis(1), jitter: Duration::ZERO, ..Conditions::GOOD };
+    let mut world = three([1, 2, 3].map(|seed| Setup { conditions: close, ..setup(Negotiation::Single, seed) }));
+    world.run(SECOND);
+    let began = world.now;
+    enter(&mut world, "dave", Setup { conditions: close, ..setup(Negotiation::Single, 4) });
+    world.run_until(all_see_all, 3 * SECOND).expect("all see all");
+    world.run(2 * SECOND);
+    for viewer in 0..3 {
+        let stream = world.clients[viewer].diary.video(3);
+        let first = stream.packets.iter().find(|p| p.stamp.key && p.stamp.part == 0).expect("a keyframe").at;
+        assert!(first - began < Duration::from_millis(700), "{viewer} sees dave after {:?}", first - began);
+        assert!(world.now - stream.play_video(world.now).last.expect("shown") < SECOND / 5);
+    }
+}
+
+#[test]
+fn a_section_taken_away_is_replaced() {
+    for stop in [false, true] {
+        let mut world = three_v1();
+        world.run(SECOND);
+        let track = world.clients[0].tracks[1].sid.clone().expect("published").to_string();
+        let section_of = |world: &World| {
+            let sections = &world.clients[1].sections;
+            sections.iter().find(|(_, (_, t))| *t == track).map(|(mid, _)| mid.clone())
+        };
+        let before = section_of(&world).expect("bound");
+        // One of the three video sections is free, so the track moves there.
+        world.clients[1].refuse_section(&before, stop);
+        world.run(2 * SECOND);
+        let after = section_of(&world).expect("bound again");
+        assert_ne!(before, after);
+        // Then there is none, so one more is asked for.
+        world.clients[1].refuse_section(&after, stop);
+        world.run(2 * SECOND);
+        assert!(section_of(&world).is_some());
+        assert!(world.clients[1].requirements.contains(&(0, 1)), "{:?}", world.clients[1].requirements);
+        assert_eq!(world.clients[1].diary.from(0, true).len(), 3);
+        check_streams(&world, Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_codec_that_the_subscriber_lacks() {
+    for negotiation in [Negotiation::Single, Negotiation::Dual] {
+        let mut world = World::new(40);
+        let old = world.join_with("old", Setup { browser: Browser::WithoutVp8, ..setup(negotiation, 40) });
+        let now = world.now;
+        world.clients[old].publish_microphone(now);
+        let new = enter(&mut world, "new", setup(Negotiation::Single, 41));
+        world.run_until(all_connected, 5 * SECOND).expect("both connect");
+        world.run(2 * SECOND);
+        let camera = world.clients[new].tracks[1].sid.clone().expect("published");
+        assert_eq!(world.clients[old].diary.failed, [camera], "{negotiation:?}");
+        assert_eq!(world.clients[old].sections.len(), 1, "sound comes");
+        assert!(world.now - world.clients[old].diary.audio(new).packets.last().expect("some").at < SECOND / 10);
+        assert!(world.now - world.clients[new].diary.audio(old).packets.last().expect("some").at < SECOND / 10);
+    }
 }
 
 #[test]
