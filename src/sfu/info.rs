@@ -178,8 +178,11 @@ pub struct Permissions {
 }
 
 impl Permissions {
+    /// Nobody could tell whose track it is that a hidden participant publishes, so it may not.
     pub fn may_publish(&self, source: TrackSource) -> bool {
-        self.can_publish && (self.can_publish_sources.is_empty() || self.can_publish_sources.contains(&source))
+        self.can_publish
+            && !self.hidden
+            && (self.can_publish_sources.is_empty() || self.can_publish_sources.contains(&source))
     }
 }
 

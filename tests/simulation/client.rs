@@ -10,6 +10,7 @@ use parlour::sfu::{
 };
 use parlour::transport::Protocol;
 use parlour::transport::sdp::{Direction as SdpDirection, SessionDescription};
+use str0m::bwe::{Bitrate, BweKind};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
@@ -92,6 +93,8 @@ pub struct Setup {
     pub seed: u64,
     /// dBov of the microphone.
     pub level: i8,
+    /// Estimates its uplink from our transport-wide feedback.
+    pub estimates: bool,
 }
 
 impl Default for Setup {
@@ -103,6 +106,7 @@ impl Default for Setup {
             conditions: Conditions::GOOD,
             seed: 1,
             level: -60,
+            estimates: false,
         }
     }
 }
@@ -174,10 +178,14 @@ pub struct Client {
 impl Client {
     pub fn new(now: Instant, index: u8, name: &str, id: ParticipantId, setup: Setup) -> Client {
         let address = |port: u16| SocketAddr::from(([10, 0, 1, index], port));
+        let config = || {
+            let config = setup.browser.config();
+            if setup.estimates { config.enable_bwe(Some(Bitrate::kbps(300))) } else { config }
+        };
         let peer = |port, salt| {
             Peer::new(
                 now,
-                setup.browser.config(),
+                config(),
                 address(port),
                 setup.protocol,
                 setup.conditions,
@@ -614,6 +622,9 @@ impl Client {
                     stream.request_keyframe(KeyframeRequestKind::Pli);
                     peer.touch(now);
                 }
+            }
+            Event::EgressBitrateEstimate(BweKind::Twcc { estimate, .. }) => {
+                self.diary.estimates.push(estimate.as_u64())
             }
             Event::KeyframeRequest(request) => {
                 self.diary.keyframe_requests += 1;

@@ -149,6 +149,8 @@ struct Encoder {
     keyidx: u8,
     frame: u32,
     wants_keyframe: bool,
+    /// Packets of a frame between keyframes.
+    packets: u8,
     /// A browser stops a layer it has no bandwidth for.
     on: bool,
 }
@@ -169,10 +171,18 @@ impl Camera {
                 keyidx: salt as u8 & 0x1f,
                 frame: 0,
                 wants_keyframe: true,
+                packets: LAYER_PACKETS[usize::from(layer)],
                 on: true,
             }
         });
         Camera { publisher, layers: layers.collect(), next: at, start: at }
+    }
+
+    /// Frames of so many small packets.
+    pub fn set_packets(&mut self, packets: u8) {
+        for encoder in &mut self.layers {
+            encoder.packets = packets;
+        }
     }
 
     /// Off and on again by the browser's own decision.
@@ -211,7 +221,7 @@ impl Encoder {
         if key {
             self.keyidx = (self.keyidx + 1) & 0x1f;
         }
-        let parts = LAYER_PACKETS[usize::from(self.layer)] * if key { KEYFRAME_FACTOR } else { 1 };
+        let parts = if key { self.packets.saturating_mul(KEYFRAME_FACTOR) } else { self.packets };
         for part in 0..parts {
             let mut payload = vec![0x80 | if part == 0 { 0x10 } else { 0 }, 0xf0];
             payload.extend((self.picture_id | 0x8000).to_be_bytes());

@@ -43,6 +43,8 @@ pub struct Diary {
     pub messages: Vec<(DataChannel, Vec<u8>)>,
     /// Packets that no camera or microphone of ours made.
     pub unreadable: u32,
+    /// What the client thinks of its uplink, bits per second.
+    pub estimates: Vec<u64>,
     /// How often the SFU asked this client's camera.
     pub keyframe_requests: u32,
     /// How often this client asked the SFU because nothing else helped.

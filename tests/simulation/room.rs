@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use parlour::sfu::{DataChannel, LeaveReason, Negotiation, Quality, TrackSettings, Verdict};
+use parlour::sfu::{
+    AddTrackError, DataChannel, LeaveReason, Negotiation, Permissions, Quality, TrackSettings, TrackSource, Verdict,
+};
 
-use crate::client::{Browser, Client, Request, Setup};
+use crate::client::{Browser, Client, Request, Setup, Source};
 use crate::network::Conditions;
-use crate::world::World;
+use crate::world::{World, options};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -410,6 +412,99 @@ fn a_codec_that_the_subscriber_lacks() {
         assert!(world.now - world.clients[old].diary.audio(new).packets.last().expect("some").at < SECOND / 10);
         assert!(world.now - world.clients[new].diary.audio(old).packets.last().expect("some").at < SECOND / 10);
     }
+}
+
+/// Publishers choose their layers by what our transport-wide feedback (RTCP TWCC) tells of their uplink.
+#[test]
+fn publishers_learn_of_their_uplink() {
+    for (negotiation, browser) in [
+        (Negotiation::Single, Browser::Chromium),
+        (Negotiation::Dual, Browser::Chromium),
+        (Negotiation::Single, Browser::Firefox),
+    ] {
+        let mut world = World::new(50);
+        enter(&mut world, "alice", Setup { estimates: true, browser, ..setup(negotiation, 50) });
+        world.run(8 * SECOND);
+        let estimates = &world.clients[0].diary.estimates;
+        let best = estimates.iter().max().expect("estimates");
+        assert!(*best > 600_000, "{negotiation:?}, {browser:?}: from 300 kbit/s to {best}");
+    }
+}
+
+/// Sequence numbers have 16 bits, and no receiver may notice.
+#[test]
+fn numbers_wrap() {
+    let mut world = World::new(51);
+    let viewer = world.join_with("viewer", setup(Negotiation::Single, 51));
+    let sender = world.join_with("sender", setup(Negotiation::Dual, 52));
+    let now = world.now;
+    let camera = world.clients[sender].publish_camera(now, false);
+    let Source::Camera(source) = &mut world.clients[sender].tracks[camera].source else { panic!("a camera") };
+    source.set_packets(100);
+    world.run(2 * SECOND);
+    let first = |world: &World| world.clients[viewer].diary.video(sender).packets[0].sequence;
+    let last = |world: &World| world.clients[viewer].diary.video(sender).packets.last().expect("some").sequence;
+    world.run_until(|w| last(w) > 66_000, 40 * SECOND).expect("wraps");
+    assert!(first(&world) < 1 << 15);
+    check_streams(&world, Duration::from_millis(200));
+}
+
+#[test]
+fn permissions() {
+    let mut world = World::new(52);
+    let join = |world: &mut World, name: &str, change: fn(&mut Permissions)| {
+        let mut options = options(name, Negotiation::Single);
+        change(&mut options.permissions);
+        let index = world.try_join(options, setup(Negotiation::Single, 53)).expect("may join");
+        let now = world.now;
+        world.clients[index].publish_microphone(now);
+        world.clients[index].publish_camera(now, true);
+        index
+    };
+    let alice = join(&mut world, "alice", |_| {});
+    let mute = join(&mut world, "mute", |p| p.can_publish = false);
+    let camera = join(&mut world, "camera", |p| p.can_publish_sources = vec![TrackSource::Camera]);
+    let deaf = join(&mut world, "deaf", |p| p.can_subscribe = false);
+    let hidden = join(&mut world, "hidden", |p| p.hidden = true);
+    world.run_until(all_connected, 5 * SECOND).expect("all connect");
+    world.run(2 * SECOND);
+    let refused: Vec<(usize, AddTrackError)> = world.errors.clone();
+    assert_eq!(refused.iter().filter(|(_, error)| *error == AddTrackError::NotAllowed).count(), refused.len());
+    assert_eq!(refused.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [mute, mute, camera, hidden, hidden]);
+    let gets = |index: usize| {
+        let from = |publisher| {
+            let diary = &world.clients[index].diary;
+            (diary.from(publisher, false).len(), diary.from(publisher, true).len())
+        };
+        [alice, mute, camera, deaf].map(from)
+    };
+    assert_eq!(gets(mute), [(1, 1), (0, 0), (0, 1), (1, 1)]);
+    assert_eq!(gets(deaf), [(0, 0); 4]);
+    assert_eq!(gets(hidden), [(1, 1), (0, 0), (0, 1), (1, 1)]);
+    let knows_hidden = |index: &usize| world.clients[*index].known.values().any(|p| p.identity == "hidden");
+    assert!(![alice, mute, camera, deaf].iter().any(knows_hidden), "nobody hears of the hidden one");
+    assert_eq!(world.sfu.room_of(world.clients[alice].id).expect("there").num_participants, 4);
+}
+
+/// The offer may come before the announcement: clients send both at the same time.
+#[test]
+fn announced_after_the_offer() {
+    let mut world = three_v1();
+    let now = world.now;
+    let camera = world.clients[0].publish_camera(now, true);
+    let announcement = world.clients[0].outbox.iter().position(|r| matches!(r, Request::AddTrack(_))).expect("one");
+    let announcement = world.clients[0].outbox.remove(announcement);
+    world.run(SECOND);
+    assert_eq!(world.sfu.counts().tracks, 6);
+    world.clients[0].outbox.push(announcement);
+    world.run(2 * SECOND);
+    let track = world.clients[0].tracks[camera].sid.clone().expect("published").to_string();
+    for viewer in [1, 2] {
+        let streams = world.clients[viewer].diary.from(0, true);
+        let stream = streams.into_iter().find(|s| s.track.as_deref() == Some(&track)).expect("seen");
+        assert_eq!(stream.play_video(world.now).last_layer, 2);
+    }
+    check_streams(&world, Duration::from_millis(200));
 }
 
 #[test]
