@@ -10,12 +10,17 @@ const scenario = Scenario.forThisFile();
 const SEEN_WITHIN_MS = 10_000;
 const HEARD_WITHIN_MS = 10_000;
 const GONE_WITHIN_MS = 2_000;
+/**
+ * Who reloads in an encrypted room gets no keys at first: its membership reads as before, so for Element Call nobody has
+ * joined. The delayed leave of the old page ends that after 18 s, then keys are exchanged anew.
+ */
+const KEYED_AFTER_RELOAD_WITHIN_MS = 30_000;
 
 for (const encrypted of [false, true]) {
   scenario.test(`a group call in an ${encrypted ? "encrypted" : "unencrypted"} room`, async (step) => {
     const { roomId, users } = await scenario.room({ encrypted, names: ["Alice", "Bob", "Carol", "Dave"] });
     const join = (user) => scenario.open(ElementCall, user.displayName, scenario.stack.elementCallLink(user, roomId));
-    const together = (callers) => Promise.all(callers.map((caller) => caller.sees(callers.map(({ name }) => name), SEEN_WITHIN_MS)));
+    const together = (callers, withinMs = SEEN_WITHIN_MS) => Promise.all(callers.map((caller) => caller.sees(callers.map(({ name }) => name), withinMs)));
     let alice, bob, carol, dave;
 
     await step("three see three moving videos within 10 s of joining", async (t) => {
@@ -47,9 +52,10 @@ for (const encrypted of [false, true]) {
       await together([alice, bob, carol]);
     });
 
-    await step("who reloads is back once", async () => {
+    await step("who reloads is back once", async (t) => {
       await carol.reload();
-      await together([alice, bob, carol]);
+      const seen = await together([alice, bob, carol], encrypted ? KEYED_AFTER_RELOAD_WITHIN_MS : SEEN_WITHIN_MS);
+      t.diagnostic(`seen after ${rounded(seen)} ms`);
       await alice.hears(2, HEARD_WITHIN_MS);
     });
 

@@ -85,7 +85,7 @@ impl Session {
         };
         for (id, sid, identity) in turn.rooms.ids_in_room_of(self.id) {
             if id != self.id && packet.to.includes(sid.as_str(), &identity) {
-                turn.rooms.send_data(turn.now, id, channel, &packet.message);
+                turn.rooms.send_data(id, channel, &packet.message);
             }
         }
     }

@@ -106,7 +106,6 @@ impl Session {
         } else {
             let given = |text: &String| (!text.is_empty()).then(|| text.clone());
             turn.rooms.update_metadata(
-                turn.now,
                 self.id,
                 given(&request.name),
                 given(&request.metadata),

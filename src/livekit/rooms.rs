@@ -30,13 +30,12 @@ pub trait Rooms {
     /// An attribute with an empty value is deleted.
     fn update_metadata(
         &mut self,
-        now: Now,
         id: ParticipantId,
         name: Option<String>,
         metadata: Option<String>,
         attributes: BTreeMap<String, String>,
     );
-    fn send_data(&mut self, now: Now, to: ParticipantId, channel: DataChannel, message: &[u8]);
+    fn send_data(&mut self, to: ParticipantId, channel: DataChannel, message: &[u8]);
     fn leave(&mut self, now: Now, id: ParticipantId, reason: LeaveReason);
     fn signal_lost(&mut self, now: Now, id: ParticipantId);
     fn signal_resumed(&mut self, now: Now, id: ParticipantId);
@@ -78,15 +77,14 @@ impl Rooms for Sfu {
     }
     fn update_metadata(
         &mut self,
-        now: Now,
         id: ParticipantId,
         name: Option<String>,
         metadata: Option<String>,
         attributes: BTreeMap<String, String>,
     ) {
-        self.update_metadata(now, id, name, metadata, attributes);
+        self.update_metadata(id, name, metadata, attributes);
     }
-    fn send_data(&mut self, _now: Now, to: ParticipantId, channel: DataChannel, message: &[u8]) {
+    fn send_data(&mut self, to: ParticipantId, channel: DataChannel, message: &[u8]) {
         self.send_data(to, channel, message);
     }
     fn leave(&mut self, now: Now, id: ParticipantId, reason: LeaveReason) {

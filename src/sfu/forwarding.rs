@@ -25,7 +25,7 @@ impl Room {
         self.drain(now, link, turn);
     }
 
-    pub fn connection_due(&mut self, now: Now, at: Instant, link: Link, turn: &mut Turn) {
+    pub fn connection_due(&mut self, at: Instant, link: Link, turn: &mut Turn) {
         let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side))
         else {
             return;
@@ -33,7 +33,6 @@ impl Room {
         if connection.alarm.ring(at) {
             connection.touch(link, turn);
         }
-        let _ = now;
     }
 
     /// Carries out everything a connection wants to do now.

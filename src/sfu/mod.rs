@@ -320,13 +320,12 @@ impl Sfu {
 
     pub fn update_metadata(
         &mut self,
-        now: Now,
         id: ParticipantId,
         name: Option<String>,
         metadata: Option<String>,
         attributes: BTreeMap<String, String>,
     ) {
-        self.in_room(id, |room, turn| room.update_metadata(now, id, name, metadata, attributes, turn));
+        self.in_room(id, |room, turn| room.update_metadata(id, name, metadata, attributes, turn));
     }
 
     pub fn leave(&mut self, now: Now, id: ParticipantId, reason: LeaveReason) {
@@ -336,7 +335,7 @@ impl Sfu {
 
     /// Signalling is gone. A participant whose media lives is kept, so that it can resume; another one leaves.
     pub fn signal_lost(&mut self, now: Now, id: ParticipantId) {
-        if self.in_room(id, |room, turn| room.signal_lost(now, id, turn)) == Some(false) {
+        if self.in_room(id, |room, _| room.signal_lost(now, id)) == Some(false) {
             self.leave(now, id, LeaveReason::SignalClosed);
         }
     }
@@ -443,7 +442,7 @@ impl Sfu {
         };
         let Some(room) = self.rooms.get_mut(&room_id) else { return };
         match timer {
-            Timer::Connection(link) => room.connection_due(now, at, link, &mut self.turn),
+            Timer::Connection(link) => room.connection_due(at, link, &mut self.turn),
             Timer::Track(_, track) => room.track_due(now, at, track, &mut self.turn),
             Timer::Speakers(_) => room.speakers_due(now, at, &mut self.turn),
             Timer::Participant(_, id) => {

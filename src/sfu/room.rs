@@ -205,7 +205,7 @@ impl Room {
     }
 
     /// Whether the participant can stay and wait for its client to resume.
-    pub fn signal_lost(&mut self, now: Now, id: ParticipantId, _turn: &mut Turn) -> bool {
+    pub fn signal_lost(&mut self, now: Now, id: ParticipantId) -> bool {
         let Some(participant) = self.participants.get_mut(&id) else { return true };
         participant.signal_lost_at = Some(now.instant);
         participant.media_alive()
@@ -289,7 +289,6 @@ impl Room {
 
     pub fn update_metadata(
         &mut self,
-        _now: Now,
         id: ParticipantId,
         name: Option<String>,
         metadata: Option<String>,

@@ -255,7 +255,6 @@ impl Rooms for Model {
 
     fn update_metadata(
         &mut self,
-        _: Now,
         id: ParticipantId,
         name: Option<String>,
         metadata: Option<String>,
@@ -269,7 +268,7 @@ impl Rooms for Model {
         });
     }
 
-    fn send_data(&mut self, _: Now, to: ParticipantId, channel: DataChannel, message: &[u8]) {
+    fn send_data(&mut self, to: ParticipantId, channel: DataChannel, message: &[u8]) {
         self.data.push((to, channel, message.to_vec()));
     }
 
