@@ -192,6 +192,7 @@ pub struct Transport {
     /// Which (section, layer) a known SSRC is.
     streams: HashMap<Ssrc, (usize, u8)>,
     progress: Progress,
+    told_closed: bool,
     path: Path,
     last_received: Instant,
     settings: Settings,
@@ -264,17 +265,16 @@ impl Transport {
     pub fn poll(&mut self) -> Output {
         loop {
             if self.progress == Progress::Closed && !self.rtc.is_alive() {
+                if !std::mem::replace(&mut self.told_closed, true) {
+                    return Output::Event(Event::Closed);
+                }
                 return Output::Timeout(self.last_received + FOREVER);
             }
             let output = match catch_unwind(AssertUnwindSafe(|| self.rtc.poll_output())) {
                 Ok(Ok(output)) => output,
                 Ok(Err(_)) | Err(_) => {
-                    let closed_before = self.progress == Progress::Closed;
                     self.fail();
-                    if closed_before {
-                        return Output::Timeout(self.last_received + FOREVER);
-                    }
-                    return Output::Event(Event::Closed);
+                    continue;
                 }
             };
             match output {
@@ -313,7 +313,7 @@ impl Transport {
             }
             RtcEvent::Closed => {
                 self.progress = Progress::Closed;
-                Some(Event::Closed)
+                (!std::mem::replace(&mut self.told_closed, true)).then_some(Event::Closed)
             }
             RtcEvent::RtpPacket(packet) => self.media_packet(packet).map(Event::Media),
             RtcEvent::KeyframeRequest(request) => self.sections.sender_at(&request.mid).map(Event::KeyframeWanted),

@@ -109,6 +109,7 @@ impl Transport {
             upstream: None,
             streams: Default::default(),
             progress: Progress::NoChecks,
+            told_closed: false,
             path: Path::default(),
             last_received: now,
             settings: settings.clone(),
