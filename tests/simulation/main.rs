@@ -18,4 +18,5 @@ mod peer;
 mod receiver;
 mod room;
 mod single;
+mod tracks;
 mod world;
