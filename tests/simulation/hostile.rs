@@ -44,7 +44,8 @@ fn bytes(rng: &mut fastrand::Rng, first: std::ops::RangeInclusive<u8>, length: u
     bytes
 }
 
-fn stun(username: &str) -> Vec<u8> {
+/// A binding request that anybody could send.
+pub fn stun(username: &str) -> Vec<u8> {
     let mut attribute = vec![0, 6];
     attribute.extend((username.len() as u16).to_be_bytes());
     attribute.extend(username.as_bytes());

@@ -7,6 +7,7 @@ use parlour::sfu::{
 };
 
 use crate::client::{Browser, Client, Request, Setup, Source};
+use crate::hostile::stun;
 use crate::network::Conditions;
 use crate::world::{World, options};
 
@@ -89,6 +90,15 @@ pub fn all_leave(world: &mut World) {
     world.run(SECOND);
     let counts = world.sfu.counts();
     assert_eq!((counts.rooms, counts.participants, counts.tracks), (1, 0, 0));
+    // Their addresses and names lead nowhere any more.
+    let unknown = counts.packets_unknown;
+    let known: Vec<_> =
+        world.clients.iter().map(|c| (c.setup.protocol, c.publisher.public, c.server_ufrag.clone())).collect();
+    for (protocol, address, ufrag) in &known {
+        world.inject(*protocol, *address, &[0x80; 100]);
+        world.inject(*protocol, *address, &stun(&format!("{ufrag}:x")));
+    }
+    assert_eq!(world.sfu.counts().packets_unknown - unknown, 2 * known.len() as u64);
     // The room stays a while, then nothing is left and nothing ticks.
     world.run(25 * SECOND);
     assert_eq!(world.sfu.counts().rooms, 0);
