@@ -13,7 +13,8 @@ demo:
 	@npm --prefix web-demo run --silent build
 	@exec node e2e/demo.mjs
 
-# The first failure ends it.
+# The first failure ends it. The calls in Chromium use the server that its own tests have built: another `cargo build` would
+# resolve features without theirs, and build half of the dependencies a second time.
 test:
 	@e2e/setup.sh test
 	@echo "== format"
@@ -27,8 +28,6 @@ test:
 	@npm --prefix web-demo run --silent check
 	@npm --prefix web-demo run --silent test
 	@npm --prefix web-demo run --silent build
-	@echo "== building Parlour"
-	@cargo build --quiet
 	@echo "== calls in Chromium"
 	@node --test --test-concurrency=1 --test-timeout=300000 --test-reporter=spec e2e/tests/*.test.mjs
 

@@ -218,12 +218,16 @@ impl Room {
         self.restart_subscriber(now, id, turn);
     }
 
-    /// A connection of the participant is closed for good. Without signalling nobody is left to repair it.
+    /// A connection of the participant is closed for good: the client closed it, or its handshake failed. No restart
+    /// brings it back, only a fresh join.
     pub fn connection_closed(&mut self, id: ParticipantId, turn: &mut Turn) {
         let Some(participant) = self.participants.get(&id) else { return };
-        if participant.signal_lost_at.is_some() && !participant.media_alive() {
-            turn.leaving.push((id, LeaveReason::ConnectionTimeout));
-        }
+        let reason = match participant.state {
+            ParticipantState::Joined => LeaveReason::JoinTimeout,
+            _ if participant.signal_lost_at.is_some() => LeaveReason::ConnectionTimeout,
+            _ => LeaveReason::StateMismatch,
+        };
+        turn.leaving.push((id, reason));
     }
 
     /// The participant's alarm rang. `Some`: it has to leave.

@@ -29,7 +29,9 @@ pub enum Datagram<'a> {
 const STUN_HEADER_BYTES: usize = 20;
 const STUN_MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 const STUN_BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
+const STUN_BINDING_RESPONSE: [u8; 2] = [0x01, 0x01];
 const STUN_USERNAME: u16 = 0x0006;
+const STUN_USE_CANDIDATE: u16 = 0x0025;
 const STUN_MESSAGE_INTEGRITY: u16 = 0x0008;
 
 /// Type, version, epoch, sequence number, length (RFC 6347 §4.1). DTLS 1.3's short header only appears in records
@@ -64,12 +66,31 @@ fn stun(packet: &[u8]) -> Datagram<'_> {
         return Datagram::Unknown;
     }
     let is_request = header[..2] == STUN_BINDING_REQUEST;
-    let local_ufrag = if is_request { username(attributes).and_then(local_part) } else { None };
+    let local_ufrag = if is_request { attribute(attributes, STUN_USERNAME).and_then(local_part) } else { None };
     Datagram::Stun { local_ufrag }
 }
 
-/// The first USERNAME that the message's integrity covers.
-fn username(mut attributes: &[u8]) -> Option<&[u8]> {
+/// Ties a response to its request (RFC 8489 §5).
+pub type TransactionId = [u8; 12];
+
+/// The transaction of a binding request that asks us to use the path it came on (USE-CANDIDATE, RFC 8445 §7.1.2). Not
+/// authenticated.
+pub fn nomination(packet: &[u8]) -> Option<TransactionId> {
+    let (header, attributes) = packet.split_at_checked(STUN_HEADER_BYTES)?;
+    let is_request = header[..2] == STUN_BINDING_REQUEST && header[4..8] == STUN_MAGIC_COOKIE;
+    let nominates = is_request && attribute(attributes, STUN_USE_CANDIDATE).is_some();
+    nominates.then(|| header[8..].try_into().ok())?
+}
+
+/// The transaction of a binding request to which this packet is the response that it succeeded.
+pub fn answered(packet: &[u8]) -> Option<TransactionId> {
+    let (header, _) = packet.split_at_checked(STUN_HEADER_BYTES)?;
+    let is_response = header[..2] == STUN_BINDING_RESPONSE && header[4..8] == STUN_MAGIC_COOKIE;
+    is_response.then(|| header[8..].try_into().ok())?
+}
+
+/// The first such attribute that the message's integrity covers.
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     while let [kind_high, kind_low, length_high, length_low, rest @ ..] = attributes {
         let kind = u16::from_be_bytes([*kind_high, *kind_low]);
         let length = usize::from(u16::from_be_bytes([*length_high, *length_low]));
@@ -77,7 +98,7 @@ fn username(mut attributes: &[u8]) -> Option<&[u8]> {
             return None;
         }
         let value = rest.get(..length)?;
-        if kind == STUN_USERNAME {
+        if kind == wanted {
             return Some(value);
         }
         attributes = rest.get(length.next_multiple_of(4)..)?;

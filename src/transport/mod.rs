@@ -12,6 +12,7 @@ mod codecs;
 mod description;
 pub mod framing;
 mod negotiation;
+mod path;
 pub mod sdp;
 mod sections;
 mod senders;
@@ -26,11 +27,12 @@ use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::media::{KeyframeRequestKind, Mid, Pt, Rid};
 use str0m::net::{Protocol as RtcProtocol, Receive};
 use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, Ssrc, Vp8Descriptor};
-use str0m::{Event as RtcEvent, IceConnectionState, Input, Output as RtcOutput, Rtc};
+use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output as RtcOutput, Rtc};
 
 use crate::sfu::{Codec, DataChannel};
 use channels::Channels;
 use codecs::CodecTable;
+use path::Path;
 use sections::Sections;
 
 pub use codecs::OpusOptions;
@@ -190,6 +192,8 @@ pub struct Transport {
     /// Which (section, layer) a known SSRC is.
     streams: HashMap<Ssrc, (usize, u8)>,
     progress: Progress,
+    told_closed: bool,
+    path: Path,
     last_received: Instant,
     settings: Settings,
 }
@@ -221,7 +225,20 @@ impl Transport {
         if self.progress == Progress::NoChecks {
             self.progress = Progress::Checking;
         }
+        if let Some(left) = self.path.received(now, (datagram.protocol, datagram.source), datagram.bytes) {
+            self.abandon(left);
+        }
         self.input(Input::Receive(now, receive));
+    }
+
+    /// The client is not at this address any more: str0m looks for another pair that was nominated.
+    fn abandon(&mut self, (protocol, address): (Protocol, SocketAddr)) {
+        let protocol = if protocol == Protocol::Udp { "udp" } else { "tcp" };
+        // All that we know of the client's addresses we know from its checks.
+        let line = format!("candidate:1 1 {protocol} 1 {} {} typ prflx", address.ip(), address.port());
+        if let Ok(candidate) = Candidate::from_sdp_string(&line) {
+            self.rtc.direct_api().invalidate_candidate(&candidate);
+        }
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -248,24 +265,25 @@ impl Transport {
     pub fn poll(&mut self) -> Output {
         loop {
             if self.progress == Progress::Closed && !self.rtc.is_alive() {
+                if !std::mem::replace(&mut self.told_closed, true) {
+                    return Output::Event(Event::Closed);
+                }
                 return Output::Timeout(self.last_received + FOREVER);
             }
             let output = match catch_unwind(AssertUnwindSafe(|| self.rtc.poll_output())) {
                 Ok(Ok(output)) => output,
                 Ok(Err(_)) | Err(_) => {
-                    let closed_before = self.progress == Progress::Closed;
                     self.fail();
-                    if closed_before {
-                        return Output::Timeout(self.last_received + FOREVER);
-                    }
-                    return Output::Event(Event::Closed);
+                    continue;
                 }
             };
             match output {
                 RtcOutput::Timeout(at) => return Output::Timeout(at),
                 RtcOutput::Transmit(t) => {
+                    let protocol = if t.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp };
+                    self.path.sent(self.last_received, (protocol, t.destination), &t.contents);
                     return Output::Transmit(Transmit {
-                        protocol: if t.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp },
+                        protocol,
                         source: t.source,
                         destination: t.destination,
                         bytes: t.contents.into(),
@@ -295,7 +313,7 @@ impl Transport {
             }
             RtcEvent::Closed => {
                 self.progress = Progress::Closed;
-                Some(Event::Closed)
+                (!std::mem::replace(&mut self.told_closed, true)).then_some(Event::Closed)
             }
             RtcEvent::RtpPacket(packet) => self.media_packet(packet).map(Event::Media),
             RtcEvent::KeyframeRequest(request) => self.sections.sender_at(&request.mid).map(Event::KeyframeWanted),

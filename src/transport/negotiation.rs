@@ -17,6 +17,7 @@ use thiserror::Error;
 use super::channels::{Channels, MAX_BUFFERED_BYTES};
 use super::codecs::CodecTable;
 use super::description::local_candidate;
+use super::path::Path;
 use super::sdp::{Direction, MediaSection, SdpError, SectionKind, SessionDescription, Setup};
 use super::sections::{ReceivePreference, RemoteTrack, Section, Sections, State, layer_order};
 use super::{IceCredentials, Progress, Settings, Transport};
@@ -108,6 +109,8 @@ impl Transport {
             upstream: None,
             streams: Default::default(),
             progress: Progress::NoChecks,
+            told_closed: false,
+            path: Path::default(),
             last_received: now,
             settings: settings.clone(),
         }
@@ -141,7 +144,10 @@ impl Transport {
     }
 
     fn answer_upstream(&mut self, sdp: &str, offer: &SessionDescription) -> Result<(), NegotiationError> {
-        let parsed = SdpOffer::from_sdp_string(sdp).map_err(|_| NegotiationError::Unanswerable)?;
+        // A lite agent sends no checks, so it has no use for candidates; it knows the client by the checks it gets.
+        let lines = sdp.split_inclusive('\n').filter(|line| !line.starts_with("a=candidate:"));
+        let parsed =
+            SdpOffer::from_sdp_string(&lines.collect::<String>()).map_err(|_| NegotiationError::Unanswerable)?;
         let answer = catch_unwind(AssertUnwindSafe(|| self.rtc.sdp_api().accept_offer(parsed)));
         let Ok(Ok(answer)) = answer else { return Err(NegotiationError::Unanswerable) };
         self.codecs.learn(offer);

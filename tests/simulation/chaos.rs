@@ -138,6 +138,8 @@ impl Chaos {
 
     fn check(&self) {
         let (world, present) = (&self.world, self.present());
+        // A receiver waits half a second for a repair before it asks for a keyframe.
+        let patience = if self.lossy { 2 * SECOND } else { SECOND / 2 };
         assert_eq!(world.sfu.counts().participants, present.len());
         let live = |index: usize| world.clients[index].tracks.iter().filter(|t| t.live);
         assert_eq!(world.sfu.counts().tracks, present.iter().map(|p| live(*p).count()).sum::<usize>());
@@ -153,7 +155,7 @@ impl Chaos {
                     assert!(world.now - last < SECOND / 2, "{name} ({viewer}) gets {sid} of {other} no more");
                     if track.kind == MediaKind::Video && stream.packets.last().expect("some").at == last {
                         let shown = stream.play_video(world.now).last.expect("some");
-                        assert!(world.now - shown < SECOND / 2, "{name} ({viewer}) cannot show {sid} of {other}");
+                        assert!(world.now - shown < patience, "{name} ({viewer}) cannot show {sid} of {other}");
                     }
                 }
             }

@@ -555,7 +555,8 @@ impl Client {
             Source::Microphone(source) => source.next,
             Source::Camera(source) => source.next,
         };
-        let sending = self.tracks.iter().filter(|t| t.live && self.publisher.connected && self.left.is_none());
+        let sending =
+            self.tracks.iter().filter(|t| t.live && self.publisher.connected && self.publisher.rtc.is_alive());
         let peers = [Some(&self.publisher), self.subscriber.as_ref()];
         sending.map(media).chain(peers.into_iter().flatten().filter_map(Peer::next)).min()
     }

@@ -44,7 +44,8 @@ fn bytes(rng: &mut fastrand::Rng, first: std::ops::RangeInclusive<u8>, length: u
     bytes
 }
 
-fn stun(username: &str) -> Vec<u8> {
+/// A binding request that anybody could send.
+pub fn stun(username: &str) -> Vec<u8> {
     let mut attribute = vec![0, 6];
     attribute.extend((username.len() as u16).to_be_bytes());
     attribute.extend(username.as_bytes());
@@ -88,7 +89,7 @@ fn garbage_from_strangers() {
 fn garbage_in_the_name_of_a_participant() {
     for protocol in [Protocol::Udp] {
         let mut world = pair();
-        let alice = world.clients[0].publisher.address;
+        let alice = world.clients[0].publisher.public;
         let ours = world.clients[0].publisher.rtc.direct_api().local_ice_credentials().ufrag;
         let mut rng = fastrand::Rng::with_seed(2);
         for _ in 0..300 {
@@ -128,7 +129,7 @@ fn checks_that_do_not_know_the_password() {
 #[test]
 fn oversized_packets_are_dropped() {
     let mut world = pair();
-    let alice = world.clients[0].publisher.address;
+    let alice = world.clients[0].publisher.public;
     let dropped = world.sfu.counts().packets_oversized;
     for length in [1501, 2000, 9000, 65_000] {
         let mut packet = vec![0u8; length];

@@ -6,7 +6,7 @@ use parlour::sfu::{
     EventKind, FailureReason, JoinError, LeaveReason, Negotiation, ParticipantId, RoomOptions, Verdict,
 };
 
-use crate::client::Setup;
+use crate::client::{Request, Setup};
 use crate::network::Conditions;
 use crate::room::{all_connected, all_leave, all_see_all, check_streams, enter, setup, three};
 use crate::world::{ROOM, World, options};
@@ -131,6 +131,39 @@ fn who_vanishes_is_gone_soon() {
         assert!(world.clients[stayer].diary.video(1 - stayer).play_video(world.now).longest_gap < SECOND / 5);
     }
     all_leave(&mut world);
+}
+
+/// Its page is gone, its WebSocket not yet.
+#[test]
+fn who_closes_its_connection_is_gone_at_once() {
+    for negotiation in [SINGLE, Negotiation::Dual] {
+        let mut world = three([setup(SINGLE, 1), setup(SINGLE, 2), setup(negotiation, 3)]);
+        world.run(SECOND);
+        let now = world.now;
+        world.clients[2].publisher.rtc.close().expect("closes");
+        world.clients[2].publisher.touch(now);
+        world.run_until(|w| w.clients[2].left.is_some(), SECOND).expect("noticed");
+        assert_eq!(world.clients[2].left, Some(LeaveReason::StateMismatch), "it may come again");
+        world.run(SECOND);
+        assert_eq!(world.sfu.counts().participants, 2);
+        all_leave(&mut world);
+    }
+}
+
+#[test]
+fn a_wrong_certificate() {
+    let mut world = World::new(13);
+    let mallory = world.join("mallory");
+    for request in &mut world.clients[mallory].outbox {
+        if let Request::Offer { sdp, .. } = request {
+            let at = sdp.find("a=fingerprint:sha-256 ").expect("one") + "a=fingerprint:sha-256 ".len();
+            let other = if sdp[at..].starts_with("AA") { "BB" } else { "AA" };
+            *sdp = sdp.replace(&sdp[at..at + 95].to_owned(), &format!("{other}{}", &sdp[at + 2..at + 95]));
+        }
+    }
+    let took = world.run_until(|w| w.clients[mallory].left.is_some(), 70 * SECOND).expect("refused");
+    assert!(took < 2 * SECOND, "{took:?}");
+    assert_eq!(failure(&world.clients[mallory].verdict), FailureReason::DtlsTimeout);
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use parlour::sfu::Negotiation;
+use parlour::sfu::{Negotiation, RoomOptions};
 use parlour::transport::Protocol;
 
 use crate::chance::afresh;
 use crate::client::Setup;
 use crate::network::Conditions;
 use crate::room::{all_connected, all_leave, all_see_all, check_streams, enter, setup};
-use crate::world::World;
+use crate::world::{World, server};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -80,6 +80,48 @@ fn one_bad_line_disturbs_nobody_else() {
     for (viewer, publisher) in [(0, 1), (1, 0)] {
         let playback = world.clients[viewer].diary.video(publisher).play_video(world.now);
         assert!(playback.longest_gap <= Duration::from_millis(100), "{playback:?}");
+    }
+}
+
+/// A NAT forgets a mapping and makes another: the client notices nothing, we see it at a new address.
+#[test]
+fn a_client_moves_behind_its_nat() {
+    for negotiation in [Negotiation::Single, Negotiation::Dual] {
+        let mut world = World::new(11);
+        for (salt, name) in ["alice", "bob"].into_iter().enumerate() {
+            enter(&mut world, name, setup(negotiation, 110 + salt as u64));
+        }
+        world.run_until(all_connected, 5 * SECOND).expect("all connect");
+        world.run_until(all_see_all, 3 * SECOND).expect("all see all");
+        world.run(2 * SECOND);
+        let client = &mut world.clients[0];
+        for peer in [Some(&mut client.publisher), client.subscriber.as_mut()].into_iter().flatten() {
+            peer.public.set_port(peer.public.port() + 1);
+        }
+        world.run(12 * SECOND);
+        for (viewer, publisher) in [(0, 1), (1, 0)] {
+            let playback = world.clients[viewer].diary.video(publisher).play_video(world.now);
+            assert!(world.now - playback.last.expect("some") < SECOND / 2, "{viewer} sees {publisher} again");
+            assert!(playback.longest_gap < 6 * SECOND, "{viewer} sees {publisher}: {playback:?}");
+        }
+        assert!(world.clients.iter().all(|c| c.left.is_none()));
+    }
+}
+
+#[test]
+fn one_of_our_addresses_is_not_reached() {
+    let lan = std::net::SocketAddr::from(([192, 168, 1, 1], 3478));
+    for order in [[lan, server(Protocol::Udp)], [server(Protocol::Udp), lan]] {
+        let addresses = order.map(|address| (Protocol::Udp, address)).to_vec();
+        let mut world = World::with_addresses(12, RoomOptions::default(), addresses);
+        world.unreachable = vec![lan];
+        for (salt, name) in ["alice", "bob"].into_iter().enumerate() {
+            enter(&mut world, name, setup(Negotiation::Single, 120 + salt as u64));
+        }
+        world.run_until(all_connected, 5 * SECOND).expect("all connect");
+        world.run_until(all_see_all, 3 * SECOND).expect("all see all");
+        world.run(2 * SECOND);
+        check_streams(&world, Duration::from_millis(200));
     }
 }
 

@@ -185,6 +185,17 @@ impl Camera {
         }
     }
 
+    /// One layer, or the only one, goes on as a new stream: another SSRC, other numbers, a keyframe first.
+    pub fn replace_stream(&mut self, rtc: &mut Rtc, mid: Mid, layer: u8) {
+        let encoder = &mut self.layers[usize::from(layer)];
+        let mut api = rtc.direct_api();
+        let (ssrc, rtx) = (api.new_ssrc(), api.new_ssrc());
+        api.reset_stream_tx(mid, encoder.rid.map(Rid::from), ssrc, Some(rtx)).expect("a stream");
+        encoder.sequence = 40;
+        encoder.timestamp_offset = encoder.timestamp_offset.wrapping_mul(7);
+        encoder.wants_keyframe = true;
+    }
+
     /// Off and on again by the browser's own decision.
     pub fn set_layer(&mut self, layer: u8, on: bool) {
         let encoder = &mut self.layers[usize::from(layer)];

@@ -12,7 +12,9 @@ use crate::network::{Conditions, Link, Packet};
 
 pub struct Peer {
     pub rtc: Rtc,
-    pub address: SocketAddr,
+    address: SocketAddr,
+    /// How the world sees it: its own address, or what a NAT makes of it.
+    pub public: SocketAddr,
     protocol: Protocol,
     pub uplink: Link,
     pub downlink: Link,
@@ -43,6 +45,7 @@ impl Peer {
         Peer {
             rtc,
             address,
+            public: address,
             protocol,
             uplink: Link::new(conditions, seed),
             downlink: Link::new(conditions, seed ^ 0x5555),
@@ -77,7 +80,7 @@ impl Peer {
                 Protocol::Udp => RtcProtocol::Udp,
                 Protocol::Tcp => RtcProtocol::Tcp,
             };
-            let Ok(receive) = Receive::new(protocol, packet.source, packet.destination, &packet.bytes) else {
+            let Ok(receive) = Receive::new(protocol, packet.source, self.address, &packet.bytes) else {
                 continue;
             };
             if self.rtc.is_alive() {
@@ -109,7 +112,7 @@ impl Peer {
                     let protocol = if t.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp };
                     assert_eq!(protocol, self.protocol);
                     let packet =
-                        Packet { protocol, source: t.source, destination: t.destination, bytes: t.contents.into() };
+                        Packet { protocol, source: self.public, destination: t.destination, bytes: t.contents.into() };
                     if !self.withhold.is_some_and(|withheld| withheld(packet.bytes[0])) {
                         self.uplink.send(now, packet);
                     }

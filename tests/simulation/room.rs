@@ -7,6 +7,7 @@ use parlour::sfu::{
 };
 
 use crate::client::{Browser, Client, Request, Setup, Source};
+use crate::hostile::stun;
 use crate::network::Conditions;
 use crate::world::{World, options};
 
@@ -89,6 +90,15 @@ pub fn all_leave(world: &mut World) {
     world.run(SECOND);
     let counts = world.sfu.counts();
     assert_eq!((counts.rooms, counts.participants, counts.tracks), (1, 0, 0));
+    // Their addresses and names lead nowhere any more.
+    let unknown = counts.packets_unknown;
+    let known: Vec<_> =
+        world.clients.iter().map(|c| (c.setup.protocol, c.publisher.public, c.server_ufrag.clone())).collect();
+    for (protocol, address, ufrag) in &known {
+        world.inject(*protocol, *address, &[0x80; 100]);
+        world.inject(*protocol, *address, &stun(&format!("{ufrag}:x")));
+    }
+    assert_eq!(world.sfu.counts().packets_unknown - unknown, 2 * known.len() as u64);
     // The room stays a while, then nothing is left and nothing ticks.
     world.run(25 * SECOND);
     assert_eq!(world.sfu.counts().rooms, 0);
@@ -505,6 +515,31 @@ fn announced_after_the_offer() {
         assert_eq!(stream.play_video(world.now).last_layer, 2);
     }
     check_streams(&world, Duration::from_millis(200));
+}
+
+#[test]
+fn a_publishers_stream_is_replaced() {
+    for simulcast in [true, false] {
+        let mut world = three_v1();
+        let now = world.now;
+        let camera = world.clients[0].publish_camera(now, simulcast);
+        world.run(2 * SECOND);
+        let client = &mut world.clients[0];
+        let (mid, sid) = (client.tracks[camera].mid.expect("negotiated"), client.tracks[camera].sid.clone());
+        let Source::Camera(source) = &mut client.tracks[camera].source else { panic!("a camera") };
+        let highest = if simulcast { 2 } else { 0 };
+        source.replace_stream(&mut client.publisher.rtc, mid, highest);
+        world.run(3 * SECOND);
+        let sid = sid.expect("published").to_string();
+        for viewer in [1, 2] {
+            let diary = &world.clients[viewer].diary;
+            let stream = diary.streams.values().find(|s| s.track.as_deref() == Some(&sid)).expect("seen");
+            let playback = stream.play_video(world.now);
+            assert!(world.now - playback.last.expect("some") < SECOND / 5, "simulcast {simulcast}: {playback:?}");
+            assert_eq!(playback.last_layer, highest);
+        }
+        check_streams(&world, Duration::from_millis(200));
+    }
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub struct World {
     pub moments: u64,
     /// Tracks that the server refused, by client.
     pub errors: Vec<(usize, AddTrackError)>,
+    /// Addresses of ours that packets do not get to.
+    pub unreachable: Vec<SocketAddr>,
     /// What participants were told that joined by hand, without a client.
     pub told: BTreeMap<ParticipantId, Vec<EventKind>>,
 }
@@ -76,10 +78,14 @@ impl World {
     }
 
     pub fn with_options(seed: u64, room: RoomOptions) -> World {
+        Self::with_addresses(seed, room, [Protocol::Udp, Protocol::Tcp].map(|p| (p, server(p))).to_vec())
+    }
+
+    pub fn with_addresses(seed: u64, room: RoomOptions, addresses: Vec<(Protocol, SocketAddr)>) -> World {
         // str0m draws SSRCs and ids from this thread's generator.
         fastrand::seed(seed);
         let start = Instant::now();
-        let settings = Settings::new([Protocol::Udp, Protocol::Tcp].map(|p| (p, server(p))).to_vec());
+        let settings = Settings::new(addresses);
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_be_bytes());
         let mut world = World {
@@ -93,6 +99,7 @@ impl World {
             digest: DefaultHasher::new(),
             moments: 0,
             errors: Vec::new(),
+            unreachable: Vec::new(),
             told: BTreeMap::new(),
         };
         let now = world.clock();
@@ -228,6 +235,9 @@ impl World {
             }
             for packet in arrived {
                 busy = true;
+                if self.unreachable.contains(&packet.destination) {
+                    continue;
+                }
                 let datagram = Datagram {
                     protocol: packet.protocol,
                     source: packet.source,
@@ -257,7 +267,7 @@ impl World {
                 .clients
                 .iter_mut()
                 .flat_map(|c| [Some(&mut c.publisher), c.subscriber.as_mut()].into_iter().flatten());
-            if let Some(peer) = peers.into_iter().find(|p| p.address == packet.destination) {
+            if let Some(peer) = peers.into_iter().find(|p| p.public == packet.destination) {
                 peer.downlink.send(self.now, packet);
             }
         }
