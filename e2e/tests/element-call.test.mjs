@@ -34,10 +34,12 @@ for (const encrypted of [false, true]) {
       for (const caller of [alice, bob, carol]) await caller.hears(2, HEARD_WITHIN_MS);
     });
 
-    await step(`keys are ${encrypted ? "" : "not "}exchanged`, async () => {
+    await step(`media is ${encrypted ? "" : "not "}end-to-end encrypted`, async () => {
       for (const caller of [alice, bob, carol]) {
-        const received = (await caller.hostLog()).filter((line) => line.includes("from device io.element.call.encryption_keys"));
-        assert.equal(received.length > 0, encrypted, `${caller.name} received ${received}`);
+        const keys = (await caller.hostLog()).filter((line) => line.includes("from device io.element.call.encryption_keys"));
+        assert.equal(keys.length > 0, encrypted, `${caller.name} received keys`);
+        const tracks = caller.console.filter((line) => line.includes("[RemoteTracks] Subscribed:"));
+        assert.ok(tracks.length >= 4 && tracks.every((line) => line.includes(`encrypted=${encrypted}`)), tracks.join("\n"));
       }
     });
 
