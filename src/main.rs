@@ -8,6 +8,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use parlour::config::{self, Config, LogFormat, Problems};
 use parlour::matrix::OpenId;
+use parlour::serve::announcement;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -31,7 +32,7 @@ enum Command {
     Serve(ConfigFile),
     /// Read the configuration and explain every mistake in it.
     ///
-    /// Changes nothing. Exits with 0 when `serve` would start with it, else with 1.
+    /// Shows what it comes to and what to add to the homeserver. Changes nothing. Exits with 0 when `serve` would start with it, else with 1.
     Check(ConfigFile),
 }
 
@@ -79,6 +80,7 @@ fn check(file: &ConfigFile) -> Result<(), String> {
     for warning in config.warnings() {
         println!("Warning: {warning}.");
     }
+    print!("\n{}", announcement(&config));
     Ok(())
 }
 

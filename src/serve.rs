@@ -83,7 +83,7 @@ impl Signals {
 }
 
 /// What an operator needs to know and to copy.
-fn announcement(config: &Config) -> String {
+pub fn announcement(config: &Config) -> String {
     let media = &config.media;
     let candidates = net::candidates(&media.public_addresses, media.udp, media.tcp);
     let offered: Vec<String> = candidates.iter().map(|(protocol, address)| format!("{protocol:?} {address}")).collect();

@@ -103,9 +103,7 @@ impl Room {
     }
 
     pub fn participant_ids(&self) -> Vec<ParticipantId> {
-        let mut ids: Vec<_> = self.participants.keys().copied().collect();
-        ids.sort();
-        ids
+        self.participants.keys().copied().collect()
     }
 
     pub fn by_identity(&self, identity: &str) -> Option<ParticipantId> {
