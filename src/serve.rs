@@ -86,7 +86,7 @@ impl Signals {
 pub fn announcement(config: &Config) -> String {
     let media = &config.media;
     let candidates = net::candidates(&media.public_addresses, media.udp, media.tcp);
-    let offered: Vec<String> = candidates.iter().map(|(protocol, address)| format!("{protocol:?} {address}")).collect();
+    let offered: Vec<String> = candidates.iter().map(|(protocol, address)| format!("{protocol} {address}")).collect();
     let offered =
         if offered.is_empty() { "nothing: set media.public_addresses".to_owned() } else { offered.join(", ") };
     let well_known = http::well_known_document(config);

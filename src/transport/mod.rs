@@ -18,6 +18,7 @@ mod sections;
 mod senders;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -63,6 +64,15 @@ pub enum Protocol {
     Udp,
     /// RFC 6544 passive: the client connects to us.
     Tcp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Udp => "UDP",
+            Protocol::Tcp => "TCP",
+        })
+    }
 }
 
 /// A packet for the network.
