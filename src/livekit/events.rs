@@ -15,9 +15,6 @@ impl Session {
     pub(super) fn event<R: Rooms>(&mut self, turn: &mut Turn<'_, R>, kind: EventKind) {
         match kind {
             EventKind::ParticipantsChanged(infos) => self.participants_changed(turn, &infos),
-            EventKind::RoomChanged(room) => {
-                self.send(turn, Message::RoomUpdate(proto::RoomUpdate { room: Some(translate::room(&room)) }));
-            }
             EventKind::Answer(answer) => self.send(turn, Message::Answer(translate::description("answer", answer))),
             EventKind::Offer(offer) if self.dialect.server_offers() => {
                 self.send(turn, Message::Offer(translate::description("offer", offer)));
@@ -42,12 +39,6 @@ impl Session {
                     err: proto::SubscriptionError::SeCodecUnsupported as i32,
                 }),
             ),
-            EventKind::TrackUnpublished(sid) => {
-                self.publications.unpublished(&sid);
-                let unpublished = proto::TrackUnpublishedResponse { track_sid: sid.to_string() };
-                self.send(turn, Message::TrackUnpublished(unpublished));
-                self.publish_queued(turn);
-            }
             EventKind::DataReceived { channel, message } => self.data_received(turn, channel, &message),
             EventKind::Left(reason) => self.left(turn, reason),
             // For the log and the metrics; the client knows by its own means.

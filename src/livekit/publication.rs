@@ -33,10 +33,6 @@ impl Publications {
         self.pending.retain(|pending| tracks.iter().all(|track| track.sid != *pending));
     }
 
-    pub(super) fn unpublished(&mut self, sid: &Sid) {
-        self.pending.retain(|pending| pending != sid);
-    }
-
     fn is_queued(&self, cid: &str) -> bool {
         self.queued.iter().any(|queued| queued.cid == cid)
     }

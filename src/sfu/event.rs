@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::info::{LeaveReason, ParticipantId, ParticipantInfo, RoomInfo, Sid, Speaker};
+use super::info::{LeaveReason, ParticipantId, ParticipantInfo, Sid, Speaker};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
@@ -16,30 +16,21 @@ pub enum EventKind {
     /// Snapshots of participants that changed, the receiver itself included when its own state changed.
     /// Always precedes any SDP that carries their tracks.
     ParticipantsChanged(Vec<ParticipantInfo>),
-    RoomChanged(RoomInfo),
     /// The answer to the client's offer `id`.
     Answer(Description),
     /// Our offer for the downstream connection; only for [`Negotiation::Dual`](super::Negotiation::Dual).
     Offer(Description),
     /// The client must offer again, with this many more receive sections than it has.
     /// Both zero: offer again as it is. Only for [`Negotiation::Single`](super::Negotiation::Single).
-    SectionsRequired {
-        audio: u32,
-        video: u32,
-    },
+    SectionsRequired { audio: u32, video: u32 },
     /// Changed entries only; somebody who fell silent comes with `active: false`.
     SpeakersChanged(Vec<Speaker>),
     /// The first subscriber is bound to this track of the receiver's.
     TrackSubscribed(Sid),
     /// A subscription that cannot be served: the receiver did not offer the track's codec.
     SubscriptionFailed(Sid),
-    /// The room took down a publication of the receiver's.
-    TrackUnpublished(Sid),
     /// A message from the receiver's own data channel, for the front door to route.
-    DataReceived {
-        channel: DataChannel,
-        message: Vec<u8>,
-    },
+    DataReceived { channel: DataChannel, message: Vec<u8> },
     /// The participant is gone. The last event for this id.
     Left(LeaveReason),
     /// How joining went, exactly once for each participant: for the log and the metrics.

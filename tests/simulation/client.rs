@@ -526,7 +526,6 @@ impl Client {
             }
             EventKind::DataReceived { .. } => panic!("the front door's, not the client's"),
             EventKind::SubscriptionFailed(sid) => self.diary.failed.push(sid),
-            EventKind::RoomChanged(_) | EventKind::TrackUnpublished(_) => {}
         }
     }
 

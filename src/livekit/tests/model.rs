@@ -96,7 +96,6 @@ impl Model {
         let Some(track) = self.members.get(&id).and_then(|member| member.info.tracks.first()) else { return };
         let sid = track.sid.clone();
         self.change(id, |member| member.info.tracks.retain(|track| track.sid != sid));
-        self.emit(id, EventKind::TrackUnpublished(sid));
     }
 }
 

@@ -201,10 +201,7 @@ fn a_cid_in_use_waits_for_its_turn() {
     rig.rooms.unpublish(id);
     rig.settle();
     let messages = rig.messages(socket);
-    let [Message::Update(_), Message::TrackPublished(next), Message::TrackUnpublished(gone)] = &messages[..] else {
-        panic!("{messages:?}")
-    };
-    assert_eq!(gone.track_sid, first.as_str());
+    let [Message::Update(_), Message::TrackPublished(next)] = &messages[..] else { panic!("{messages:?}") };
     assert_ne!(next.track.as_ref().expect("a track").sid, first.as_str());
     // The others still wait: their cid is taken again.
     assert_eq!(rig.rooms.members[&id].pending.len(), 1);

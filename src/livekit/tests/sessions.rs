@@ -198,13 +198,10 @@ fn events_become_messages() {
     let speakers = vec![crate::sfu::Speaker { sid: Sid("PA_1".into()), level: 0.5, active: true }];
     let (mut rig, alice, _) = call();
     let id = rig.id(alice);
-    let room = crate::livekit::Rooms::room_of(&rig.rooms, id).expect("a room");
     for kind in [
-        EventKind::RoomChanged(room),
         EventKind::SpeakersChanged(speakers),
         EventKind::TrackSubscribed(track()),
         EventKind::SubscriptionFailed(track()),
-        EventKind::TrackUnpublished(track()),
         EventKind::SectionsRequired { audio: 0, video: 0 },
         EventKind::Offer(crate::sfu::Description { id: 1, sdp: String::new(), mid_to_track: Vec::new() }),
         EventKind::Verdict(crate::sfu::Verdict::Connected { after: Duration::ZERO }),
@@ -214,21 +211,17 @@ fn events_become_messages() {
     rig.settle();
     let messages = rig.messages(alice);
     let [
-        Message::RoomUpdate(room),
         Message::SpeakersChanged(speakers),
         Message::TrackSubscribed(subscribed),
         Message::SubscriptionResponse(failed),
-        Message::TrackUnpublished(unpublished),
         Message::MediaSectionsRequirement(required),
     ] = &messages[..]
     else {
         panic!("{messages:?}")
     };
-    assert_eq!(room.room.as_ref().expect("a room").name, "room");
     assert_eq!(speakers.speakers[0], proto::SpeakerInfo { sid: "PA_1".to_owned(), level: 0.5, active: true });
     assert_eq!(subscribed.track_sid, "TR_1");
     assert_eq!(failed.err(), proto::SubscriptionError::SeCodecUnsupported);
-    assert_eq!(unpublished.track_sid, "TR_1");
     assert_eq!((required.num_audios, required.num_videos), (0, 0));
     // The offer was for the other dialect.
     assert_eq!(rig.signalling.dropped().get(Dropped::WrongDialect), 1);
