@@ -314,10 +314,6 @@ impl Sfu {
         self.room_with(id).map(Room::identities).unwrap_or_default()
     }
 
-    pub fn participant_by_identity(&self, room: &str, identity: &str) -> Option<ParticipantId> {
-        self.rooms.get(self.names.get(room)?)?.by_identity(identity)
-    }
-
     pub fn update_metadata(
         &mut self,
         id: ParticipantId,
