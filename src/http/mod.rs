@@ -92,10 +92,10 @@ fn router(app: Arc<App>) -> Router {
         .route("/.well-known/matrix/client", get(discovery::well_known))
         .route("/_matrix/client/unstable/org.matrix.msc4143/rtc/transports", get(discovery::transports))
         .route("/_matrix/client/v1/rtc/transports", get(discovery::transports))
-        .route("/rtc", get(signal::v0))
-        .route("/rtc/validate", get(signal::v0_validate))
-        .route("/rtc/v1", get(signal::v1))
-        .route("/rtc/v1/validate", get(signal::v1_validate));
+        .route("/rtc", get(signal::connect::<false>))
+        .route("/rtc/validate", get(signal::validate::<false>))
+        .route("/rtc/v1", get(signal::connect::<true>))
+        .route("/rtc/v1/validate", get(signal::validate::<true>));
     let open = match web_root {
         Some(folder) => open.fallback_service(ServeDir::new(folder)),
         None => open.fallback(not_found),

@@ -116,66 +116,16 @@ impl From<JoinRefused> for Refusal {
     }
 }
 
-pub async fn v0(
-    app: State<Arc<App>>,
-    client: Extension<ClientAddress>,
-    id: Extension<RequestId>,
+/// The WebSocket of a join or a resume.
+pub async fn connect<const ONLY_V1: bool>(
+    State(app): State<Arc<App>>,
+    Extension(client): Extension<ClientAddress>,
+    Extension(id): Extension<RequestId>,
     uri: Uri,
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Response {
-    connect(app.0, client.0, id.0, uri, headers, upgrade, false).await
-}
-
-pub async fn v1(
-    app: State<Arc<App>>,
-    client: Extension<ClientAddress>,
-    id: Extension<RequestId>,
-    uri: Uri,
-    headers: HeaderMap,
-    upgrade: Upgrade,
-) -> Response {
-    connect(app.0, client.0, id.0, uri, headers, upgrade, true).await
-}
-
-pub async fn v0_validate(
-    app: State<Arc<App>>,
-    client: Extension<ClientAddress>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
-    validate(app.0, client.0, uri, headers, false).await
-}
-
-pub async fn v1_validate(
-    app: State<Arc<App>>,
-    client: Extension<ClientAddress>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
-    validate(app.0, client.0, uri, headers, true).await
-}
-
-async fn validate(app: Arc<App>, client: ClientAddress, uri: Uri, headers: HeaderMap, only_v1: bool) -> Response {
-    match check(&app, client, &uri, &headers, only_v1, true).await {
-        Ok(_) => "success".into_response(),
-        Err(refusal) => {
-            tracing::debug!(verdict = refusal.verdict(), "validation failed: {refusal}");
-            refusal.into_response()
-        }
-    }
-}
-
-async fn connect(
-    app: Arc<App>,
-    client: ClientAddress,
-    id: RequestId,
-    uri: Uri,
-    headers: HeaderMap,
-    upgrade: Upgrade,
-    only_v1: bool,
-) -> Response {
-    let checked = check(&app, client, &uri, &headers, only_v1, false).await;
+    let checked = check(&app, client, &uri, &headers, ONLY_V1, false).await;
     let (request, upgrade) = match (checked, upgrade) {
         (Ok(request), Ok(upgrade)) => (request, upgrade),
         // Nothing wrong but that it is no WebSocket.
@@ -196,6 +146,22 @@ async fn connect(
         .max_frame_size(MESSAGE_MAX)
         // When the upgrade fails, the closure is dropped with the stream, and the worker sees the signal as lost.
         .on_upgrade(move |socket| connections.track_future(socket::run(socket, stream, metrics)).instrument(span))
+}
+
+/// `…/validate`: everything but the join. `ONLY_V1`: the path is that of v1, which wants a `join_request`.
+pub async fn validate<const ONLY_V1: bool>(
+    State(app): State<Arc<App>>,
+    Extension(client): Extension<ClientAddress>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    match check(&app, client, &uri, &headers, ONLY_V1, true).await {
+        Ok(_) => "success".into_response(),
+        Err(refusal) => {
+            tracing::debug!(verdict = refusal.verdict(), "validation failed: {refusal}");
+            refusal.into_response()
+        }
+    }
 }
 
 fn refuse(app: &App, refusal: Refusal) -> Response {
