@@ -10,7 +10,7 @@ use super::info::{Codec, MediaKind, ParticipantId, Speaker};
 use super::layer_selector::MAX_LAYERS;
 use super::room::Room;
 use super::timers::Timer;
-use super::track::Track;
+use super::track::{Track, published};
 use super::{Link, Now, TrackKey, Turn};
 use crate::rtp::{h264, vp8};
 use crate::transport::{Datagram, Event, MediaPacket, Output, SenderId};
@@ -91,11 +91,7 @@ impl Room {
         }
         let alive = track.activity.alive();
         let mut wanted = [false; MAX_LAYERS];
-        let published = super::layer_selector::Published {
-            layers: &track.info.layers,
-            width: track.info.announced.width,
-            height: track.info.announced.height,
-        };
+        let published = published(&track.info);
         for down_track in &mut track.down_tracks {
             if packet.restarted {
                 down_track.reset_layer(packet.layer);
@@ -140,19 +136,11 @@ impl Room {
 
     /// Asks for a keyframe of every layer that a subscriber waits for: after a subscription, a change of layer, an unmute.
     pub fn refresh_pictures(&mut self, now: Now, key: TrackKey, turn: &mut Turn) {
-        let Some(track) = self.tracks.get_mut(&key) else { return };
-        if track.info.announced.kind == MediaKind::Audio {
-            return;
+        let Some(track) = self.tracks.get(&key) else { return };
+        if track.info.announced.kind == MediaKind::Video {
+            let wanted = track.wanted_layers();
+            self.request_keyframes(now, key, wanted, turn);
         }
-        let alive = track.activity.alive();
-        let mut wanted = [false; MAX_LAYERS];
-        for down_track in &track.down_tracks {
-            let target = down_track.target(&track.published(), alive);
-            if let Some(layer) = down_track.wants_keyframe(target) {
-                wanted[usize::from(layer)] = true;
-            }
-        }
-        self.request_keyframes(now, key, wanted, turn);
     }
 
     fn request_keyframes(&mut self, now: Now, key: TrackKey, layers: [bool; MAX_LAYERS], turn: &mut Turn) {
@@ -171,13 +159,11 @@ impl Room {
             return;
         }
         // A request nobody waits for any more is not repeated.
-        let alive = track.activity.alive();
-        let waiting: Vec<u8> =
-            track.down_tracks.iter().filter_map(|d| d.wants_keyframe(d.target(&track.published(), alive))).collect();
+        let waiting = track.wanted_layers();
         for (layer, throttle) in (0u8..).zip(&mut track.throttles) {
             let broken = track.broken[usize::from(layer)];
             let watched = || track.down_tracks.iter().any(|d| d.current_layer() == Some(layer));
-            let wanted = waiting.contains(&layer) || (broken && watched());
+            let wanted = waiting[usize::from(layer)] || (broken && watched());
             if !wanted {
                 throttle.cancel();
                 track.broken[usize::from(layer)] = false;

@@ -24,8 +24,7 @@ impl Room {
     // --- who hears whom -----------------------------------------------------------------------------------------
 
     pub fn subscribe_to_all(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
-        let mut keys: Vec<TrackKey> = self.tracks.values().filter(|t| t.is_published()).map(|t| t.key).collect();
-        keys.sort();
+        let keys: Vec<TrackKey> = self.tracks.values().filter(|t| t.is_published()).map(|t| t.key).collect();
         for key in keys {
             self.add_down_track(now, key, id, turn);
         }

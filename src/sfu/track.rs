@@ -83,10 +83,24 @@ impl Track {
         self.down_tracks.iter_mut().find(|d| d.subscriber == subscriber)
     }
 
-    /// What a subscriber chooses its layer from.
-    pub fn published(&self) -> Published<'_> {
-        Published { layers: &self.info.layers, width: self.info.announced.width, height: self.info.announced.height }
+    /// The layers whose keyframe some subscriber waits for.
+    pub fn wanted_layers(&self) -> [bool; MAX_LAYERS] {
+        let (published, alive) = (published(&self.info), self.activity.alive());
+        let mut wanted = [false; MAX_LAYERS];
+        // Nothing comes before the unmute, which asks anew.
+        let waiting = if self.info.muted { &[][..] } else { &self.down_tracks[..] };
+        for down_track in waiting {
+            if let Some(layer) = down_track.wants_keyframe(down_track.target(&published, alive)) {
+                wanted[usize::from(layer)] = true;
+            }
+        }
+        wanted
     }
+}
+
+/// What a subscriber chooses its layer from.
+pub(super) fn published(info: &TrackInfo) -> Published<'_> {
+    Published { layers: &info.layers, width: info.announced.width, height: info.announced.height }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -116,8 +116,8 @@ impl Transport {
         }
     }
 
-    /// Applies the client's offer. `fresh` replaces our ICE credentials when the
-    /// client restarts ICE (RFC 8445 §9): then [`Self::ufrag`] changes.
+    /// Applies the client's offer. `fresh` replaces our ICE credentials when the client restarts ICE (RFC 8445 §9): then
+    /// [`Self::ufrag`] changes.
     pub fn accept_offer(&mut self, sdp: &str, fresh: IceCredentials) -> Result<(), NegotiationError> {
         let offer = SessionDescription::parse(sdp)?;
         self.check_sections(&offer)?;

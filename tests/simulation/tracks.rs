@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use parlour::sfu::{Negotiation, Quality, TrackSettings};
+use parlour::sfu::{MediaKind, Negotiation, Quality, TrackSettings};
 
 use crate::client::{Browser, Request, Setup, Source};
 use crate::network::Conditions;
@@ -103,6 +103,22 @@ fn mute_and_unmute() {
         let audio = world.clients[viewer].diary.audio(0);
         assert!(world.now - audio.packets.last().expect("some").at < Duration::from_millis(100), "audio is back");
     }
+}
+
+#[test]
+fn a_muted_camera_is_not_asked_for_keyframes() {
+    let mut world = three_v1();
+    world.run(SECOND);
+    let me = world.sfu.info(world.clients[0].id).expect("there");
+    let camera = me.tracks.iter().find(|t| t.announced.kind == MediaKind::Video).expect("a camera").sid.clone();
+    world.clients[0].mute(1, true);
+    world.run(2 * SECOND);
+    let before = world.sfu.counts().keyframes_requested;
+    // A viewer that shows the tile larger waits for another layer, but none comes before the camera is on again.
+    let settings = TrackSettings { disabled: false, quality: Quality::Low, width: 0, height: 0 };
+    world.clients[1].outbox.push(Request::Settings { track: camera, settings });
+    world.run(5 * SECOND);
+    assert_eq!(world.sfu.counts().keyframes_requested, before);
 }
 
 #[test]
