@@ -36,8 +36,8 @@ window.peer = {
   marks,
 
   /** Connects and publishes what is asked for. Videos are shown in `figure`s captioned with the identity. */
-  async join({ url, jwt }, { camera = false, microphone = false, adaptiveStream = true } = {}) {
-    const room = new Room({ adaptiveStream, dynacast: true });
+  async join({ url, jwt }, { camera = false, microphone = false, adaptiveStream = true, singlePeerConnection = true } = {}) {
+    const room = new Room({ adaptiveStream, dynacast: true, singlePeerConnection });
     rooms.push(room);
     room.on(RoomEvent.TrackSubscribed, (track, _publication, participant) => show(track, participant));
     room.on(RoomEvent.TrackUnsubscribed, (track) => {
