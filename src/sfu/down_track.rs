@@ -3,7 +3,7 @@
 use super::forwarder::{Forwarder, Incoming};
 use super::info::ParticipantId;
 use super::layer_selector::{AliveLayers, LayerSelector, Published};
-use crate::transport::{MediaPacket, OutgoingPacket, SenderId, Vp8Fields};
+use crate::transport::{MediaPacket, Origin, OutgoingPacket, SenderId, Vp8Fields};
 
 pub(super) struct DownTrack {
     pub subscriber: ParticipantId,
@@ -57,25 +57,26 @@ impl DownTrack {
     }
 
     /// The packet as this subscriber shall see it; `None`: not at all.
-    pub fn forward(
+    pub fn forward<'a>(
         &mut self,
         target: Option<u8>,
         incoming: &Incoming<'_>,
-        packet: &MediaPacket,
-    ) -> Option<OutgoingPacket> {
+        packet: &'a MediaPacket,
+    ) -> Option<OutgoingPacket<'a>> {
         let out = self.forwarder.forward(target, incoming)?;
         Some(OutgoingPacket {
             sequence: out.sequence,
             timestamp: out.timestamp,
             marker: out.marker,
             arrival: packet.arrival,
-            payload: packet.payload.clone(),
+            payload: &packet.payload,
             vp8: out.vp8.map(|vp8| Vp8Fields {
                 picture_id: vp8.picture_id,
                 tl0picidx: vp8.tl0picidx,
                 keyidx: vp8.keyidx,
             }),
-            extensions: packet.extensions.clone(),
+            extensions: &packet.extensions,
+            origin: Origin { layer: packet.layer, sequence: packet.sequence },
         })
     }
 }

@@ -58,6 +58,8 @@ impl Room {
                 }
                 Output::Event(Event::Media(packet)) => self.forward(now, id, packet, turn),
                 Output::Event(Event::KeyframeWanted(sender)) => self.keyframe_wanted(now, id, sender, turn),
+                // The packet cache that could answer it does not exist yet.
+                Output::Event(Event::Missing(_)) => {}
                 Output::Event(Event::Connected) => self.became_active(now, id, link.side, turn),
                 Output::Event(Event::Closed) => self.connection_closed(id, turn),
                 Output::Event(Event::Data { channel, message }) => {
@@ -106,7 +108,7 @@ impl Room {
             let Some(subscriber) = self.participants.get_mut(&down_track.subscriber) else { continue };
             let link = Link { room: self.id, participant: down_track.subscriber, side: subscriber.downstream_side() };
             let Some(connection) = subscriber.downstream_connection() else { continue };
-            connection.transport.send(sender, outgoing);
+            connection.transport.send(now.instant, sender, &outgoing, &mut turn.outbox);
             connection.touch(link, turn);
             turn.counts.packets_forwarded += 1;
         }

@@ -13,6 +13,7 @@ mod description;
 pub mod framing;
 mod negotiation;
 mod outbox;
+mod outgoing;
 mod path;
 pub mod sdp;
 mod sections;
@@ -40,6 +41,7 @@ use sections::Sections;
 pub use codecs::OpusOptions;
 pub use negotiation::NegotiationError;
 pub use outbox::{Outbox, Packets, Route};
+pub use outgoing::{Missing, Origin, OutgoingPacket, Vp8Fields};
 pub use sections::{ReceivePreference, RemoteTrack, SenderSpec};
 
 /// What every connection of this process shares.
@@ -113,6 +115,8 @@ pub enum Event {
     Media(MediaPacket),
     /// The receiver of this sender's stream lost a picture (PLI or FIR).
     KeyframeWanted(SenderId),
+    /// The receiver lost a packet; answered with [`Transport::resend`]. One event per packet.
+    Missing(Missing),
     Data {
         channel: DataChannel,
         message: Vec<u8>,
@@ -151,26 +155,6 @@ pub struct Extensions(ExtensionValues);
 /// A stream towards the client. Numbered by the caller's [`Transport::add_sender`] calls, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SenderId(u32);
-
-/// An RTP packet to send: what the forwarder made of a [`MediaPacket`].
-#[derive(Debug)]
-pub struct OutgoingPacket {
-    pub sequence: u64,
-    pub timestamp: u32,
-    pub marker: bool,
-    pub arrival: Instant,
-    pub payload: Arc<[u8]>,
-    pub vp8: Option<Vp8Fields>,
-    pub extensions: Extensions,
-}
-
-/// VP8 payload descriptor fields to overwrite while the packet is written; widths stay as they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Vp8Fields {
-    pub picture_id: Option<u16>,
-    pub tl0picidx: Option<u8>,
-    pub keyidx: Option<u8>,
-}
 
 /// How far the connection has come: tells why a join failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -385,8 +369,9 @@ impl Transport {
         })
     }
 
-    /// Queues a packet on a sender's stream. Silently nothing while the sender has no section yet.
-    pub fn send(&mut self, sender: SenderId, packet: OutgoingPacket) {
+    /// Sends a packet on a sender's stream. Silently nothing while the sender has no section yet. What is not written to
+    /// `outbox` at once comes out of [`Self::poll`].
+    pub fn send(&mut self, _now: Instant, sender: SenderId, packet: &OutgoingPacket<'_>, _outbox: &mut Outbox) {
         let Some(stream) = self.sections.stream(sender) else { return };
         let nackable = stream.rtx.is_some();
         let mut rtp = RtpWrite::new(
@@ -394,13 +379,13 @@ impl Transport {
             packet.sequence.into(),
             packet.timestamp,
             packet.arrival,
-            packet.payload.clone(),
+            packet.payload.to_vec(),
         )
         .marker(packet.marker)
-        .ext_vals(packet.extensions.0)
+        .ext_vals(packet.extensions.0.clone())
         .nackable(nackable);
         if let Some(fields) = packet.vp8 {
-            match vp8_patch(&packet.payload, fields) {
+            match vp8_patch(packet.payload, fields) {
                 Some(patch) => rtp = rtp.vp8_patch(patch),
                 // A descriptor that parsed before must parse now; a packet that cannot be rewritten would corrupt the stream.
                 None => return,
@@ -409,6 +394,37 @@ impl Transport {
         if let Some(tx) = self.rtc.direct_api().stream_tx(&stream.ssrc.into()) {
             tx.write_rtp(rtp);
         }
+    }
+
+    /// Answers [`Event::Missing`]: sends the packet once more, on the stream's retransmission stream (RFC 4588). `payload` and
+    /// `extensions` are what was given to [`Self::send`] for it.
+    pub fn resend(
+        &mut self,
+        _now: Instant,
+        _missing: &Missing,
+        _payload: &[u8],
+        _extensions: &Extensions,
+        _outbox: &mut Outbox,
+    ) {
+        // str0m still answers these itself.
+    }
+
+    /// What the way to the client carries, in bits per second; `None` before anything is known.
+    pub fn estimate(&self) -> Option<u64> {
+        None
+    }
+
+    /// What the room would send if the way to the client carried it, in bits per second: how far the estimate is worth probing.
+    pub fn set_desired(&mut self, _bits_per_second: u64) {}
+
+    /// To the client and back, as its reports tell; `None` before the first.
+    pub fn round_trip(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Share of the packets that were lost on the way to the client lately, 0.0..=1.0.
+    pub fn loss(&self) -> f32 {
+        0.0
     }
 
     /// Sends a PLI for one layer of what the client publishes in `section`.

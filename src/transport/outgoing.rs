@@ -1,0 +1,50 @@
+//! What a room gives a connection to send, and what it is asked to give once more.
+//!
+//! A payload is shared by everybody who receives it and lives in the track's packet cache: a connection copies it into the
+//! packet it encrypts, and keeps only the numbers by which the packet can be made again.
+
+use std::time::Instant;
+
+use super::{Extensions, SenderId};
+
+/// An RTP packet to send: a [`MediaPacket`](super::MediaPacket) under the numbers the forwarder chose for it.
+#[derive(Debug)]
+pub struct OutgoingPacket<'a> {
+    /// Extended to 64 bits; the first of a stream is below 2^15, so the SRTP rollover counter is `sequence >> 16`.
+    pub sequence: u64,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub payload: &'a [u8],
+    pub vp8: Option<Vp8Fields>,
+    pub extensions: &'a Extensions,
+    /// When it arrived from the publisher.
+    pub arrival: Instant,
+    pub origin: Origin,
+}
+
+/// VP8 payload descriptor fields to overwrite while the packet is written; widths stay as they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Vp8Fields {
+    pub picture_id: Option<u16>,
+    pub tl0picidx: Option<u8>,
+    pub keyidx: Option<u8>,
+}
+
+/// Where the packet stands in the track's packet cache: what the room needs to find it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Simulcast layer, 0 = lowest.
+    pub layer: u8,
+    /// The publisher's extended sequence number in that layer's stream.
+    pub sequence: u64,
+}
+
+/// A packet that the client asks for again: sent by [`Transport::resend`](super::Transport::resend) once the room has found
+/// the payload at its `origin`.
+#[derive(Debug, Clone, Copy)]
+pub struct Missing {
+    pub sender: SenderId,
+    pub origin: Origin,
+    /// The outgoing sequence number it had.
+    pub(super) sequence: u64,
+}
