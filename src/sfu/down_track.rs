@@ -69,6 +69,7 @@ impl DownTrack {
             timestamp: out.timestamp,
             marker: out.marker,
             arrival: packet.arrival,
+            sender_time: packet.sender_time,
             payload: &packet.payload,
             vp8: out.vp8.map(|vp8| Vp8Fields {
                 picture_id: vp8.picture_id,

@@ -41,7 +41,7 @@ impl Room {
         if let Some(connection) = self.participants.get_mut(&id).and_then(|p| p.connection(link.side))
             && std::mem::take(&mut connection.dirty)
         {
-            connection.transport.handle_timeout(now.instant);
+            connection.transport.handle_timeout(now.instant, &mut turn.outbox);
         }
         loop {
             let Some(connection) = self.participants.get_mut(&id).and_then(|p| p.connection(link.side)) else { return };
@@ -52,8 +52,6 @@ impl Room {
                 }
                 Output::Transmit(route, packet) => {
                     connection.learn_address((route.protocol, route.destination), link, turn);
-                    turn.counts.packets_sent += 1;
-                    turn.counts.bytes_sent += packet.len() as u64;
                     turn.outbox.push(route, &packet);
                 }
                 Output::Event(Event::Media(packet)) => self.forward(now, id, packet, turn),
@@ -108,8 +106,11 @@ impl Room {
             let Some(subscriber) = self.participants.get_mut(&down_track.subscriber) else { continue };
             let link = Link { room: self.id, participant: down_track.subscriber, side: subscriber.downstream_side() };
             let Some(connection) = subscriber.downstream_connection() else { continue };
-            connection.transport.send(now.instant, sender, &outgoing, &mut turn.outbox);
-            connection.touch(link, turn);
+            match connection.transport.send(now.instant, sender, &outgoing, &mut turn.outbox) {
+                Some(at) if at <= now.instant => connection.touch(link, turn),
+                Some(at) => connection.alarm.set(at, Timer::Connection(link), &mut turn.timers),
+                None => {}
+            }
             turn.counts.packets_forwarded += 1;
         }
         if packet.codec.kind() == MediaKind::Video && wanted.contains(&true) {

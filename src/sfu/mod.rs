@@ -474,10 +474,13 @@ impl Sfu {
     }
 
     pub fn counts(&self) -> Counts {
+        let sent = self.turn.outbox.totals();
         Counts {
             rooms: self.rooms.len(),
             participants: self.members.len(),
             tracks: self.rooms.values().map(Room::track_count).sum(),
+            packets_sent: sent.packets,
+            bytes_sent: sent.bytes,
             ..self.turn.counts
         }
     }

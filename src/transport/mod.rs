@@ -40,7 +40,7 @@ use sections::Sections;
 
 pub use codecs::OpusOptions;
 pub use negotiation::NegotiationError;
-pub use outbox::{Outbox, Packets, Route};
+pub use outbox::{Outbox, Packets, Route, Totals};
 pub use outgoing::{Missing, Origin, OutgoingPacket, Vp8Fields};
 pub use sections::{ReceivePreference, RemoteTrack, SenderSpec};
 
@@ -94,6 +94,18 @@ pub struct Datagram<'a> {
 pub struct IceCredentials {
     pub ufrag: String,
     pub password: String,
+}
+
+/// What a new connection needs of its caller, as this module has neither randomness nor a clock.
+pub struct NewConnection {
+    pub ice: IceCredentials,
+    /// The `o=` line's session id.
+    pub session_id: u64,
+    /// SSRCs and the first numbers of retransmission streams are drawn from it.
+    pub seed: u64,
+    pub now: Instant,
+    /// What `now` is since the Unix epoch: goes into sender reports.
+    pub unix_time: Duration,
 }
 
 /// One thing to do after feeding the connection.
@@ -227,7 +239,8 @@ impl Transport {
         }
     }
 
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// Does what is due. Packets go to `outbox`, or come out of [`Self::poll`].
+    pub fn handle_timeout(&mut self, now: Instant, _outbox: &mut Outbox) {
         self.input(Input::Timeout(now));
     }
 
@@ -369,10 +382,16 @@ impl Transport {
         })
     }
 
-    /// Sends a packet on a sender's stream. Silently nothing while the sender has no section yet. What is not written to
-    /// `outbox` at once comes out of [`Self::poll`].
-    pub fn send(&mut self, _now: Instant, sender: SenderId, packet: &OutgoingPacket<'_>, _outbox: &mut Outbox) {
-        let Some(stream) = self.sections.stream(sender) else { return };
+    /// Sends a packet on a sender's stream; silently nothing while the sender has no section yet, or no keys. When it gives a
+    /// time, a deadline of the connection came nearer: [`Self::handle_timeout`] is due then.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        sender: SenderId,
+        packet: &OutgoingPacket<'_>,
+        _outbox: &mut Outbox,
+    ) -> Option<Instant> {
+        let stream = self.sections.stream(sender)?;
         let nackable = stream.rtx.is_some();
         let mut rtp = RtpWrite::new(
             Pt::new_with_value(stream.pt),
@@ -388,12 +407,13 @@ impl Transport {
             match vp8_patch(packet.payload, fields) {
                 Some(patch) => rtp = rtp.vp8_patch(patch),
                 // A descriptor that parsed before must parse now; a packet that cannot be rewritten would corrupt the stream.
-                None => return,
+                None => return None,
             }
         }
         if let Some(tx) = self.rtc.direct_api().stream_tx(&stream.ssrc.into()) {
             tx.write_rtp(rtp);
         }
+        Some(now)
     }
 
     /// Answers [`Event::Missing`]: sends the packet once more, on the stream's retransmission stream (RFC 4588). `payload` and

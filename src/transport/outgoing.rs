@@ -3,7 +3,7 @@
 //! A payload is shared by everybody who receives it and lives in the track's packet cache: a connection copies it into the
 //! packet it encrypts, and keeps only the numbers by which the packet can be made again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Extensions, SenderId};
 
@@ -19,6 +19,9 @@ pub struct OutgoingPacket<'a> {
     pub extensions: &'a Extensions,
     /// When it arrived from the publisher.
     pub arrival: Instant,
+    /// What the publisher's sender report says of its timestamp, since the Unix epoch: keeps sound and picture of one
+    /// publisher together.
+    pub sender_time: Option<Duration>,
     pub origin: Origin,
 }
 
