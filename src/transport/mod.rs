@@ -18,6 +18,7 @@ mod path;
 pub mod sdp;
 mod sections;
 mod senders;
+pub mod srtp;
 
 use std::collections::HashMap;
 use std::fmt;
