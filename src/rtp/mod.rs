@@ -4,4 +4,9 @@
 //! end-to-end encrypted media. `sfu` decides with it when a receiver may switch layers and keeps its streams continuous.
 
 pub mod h264;
+mod reader;
+mod rewrite;
 pub mod vp8;
+pub mod vp9;
+
+pub use rewrite::{ActiveTargets, DependencyRewrite, Rewrite};

@@ -1,9 +1,10 @@
 //! A subscription: one track on its way to one participant. Owned by its [`Track`](super::track::Track).
 
-use super::forwarder::{Forwarder, Incoming};
+use super::forwarder::{Forwarder, Incoming, Vp8Rewrite};
 use super::info::ParticipantId;
 use super::layer_selector::{AliveLayers, LayerSelector, Published};
-use crate::transport::{MediaPacket, OutgoingPacket, SenderId, Vp8Fields};
+use crate::rtp::{Rewrite, vp8};
+use crate::transport::{OutgoingPacket, SenderId};
 
 pub(super) struct DownTrack {
     pub subscriber: ParticipantId,
@@ -57,25 +58,19 @@ impl DownTrack {
     }
 
     /// The packet as this subscriber shall see it; `None`: not at all.
-    pub fn forward(
-        &mut self,
-        target: Option<u8>,
-        incoming: &Incoming<'_>,
-        packet: &MediaPacket,
-    ) -> Option<OutgoingPacket> {
+    pub fn forward(&mut self, target: Option<u8>, incoming: &Incoming<'_>) -> Option<OutgoingPacket> {
         let out = self.forwarder.forward(target, incoming)?;
+        let vp8 = |fields: Vp8Rewrite| vp8::Numbers {
+            picture_id: fields.picture_id.unwrap_or_default(),
+            tl0_picture_index: fields.tl0picidx.unwrap_or_default(),
+            key_index: fields.keyidx.unwrap_or_default(),
+        };
         Some(OutgoingPacket {
             sequence: out.sequence,
             timestamp: out.timestamp,
             marker: out.marker,
-            arrival: packet.arrival,
-            payload: packet.payload.clone(),
-            vp8: out.vp8.map(|vp8| Vp8Fields {
-                picture_id: vp8.picture_id,
-                tl0picidx: vp8.tl0picidx,
-                keyidx: vp8.keyidx,
-            }),
-            extensions: packet.extensions.clone(),
+            rewrite: out.vp8.map_or(Rewrite::None, |fields| Rewrite::Vp8(vp8(fields))),
+            dependency: None,
         })
     }
 }

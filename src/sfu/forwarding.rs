@@ -74,8 +74,8 @@ impl Room {
         let Some(track) = self.tracks.get_mut(&key) else { return };
         let incoming = describe(&packet);
         if packet.codec.kind() == MediaKind::Audio {
-            if let Some(level) = packet.audio_level.filter(|_| !track.info.muted) {
-                self.speakers.observe(now.instant, publisher, level);
+            if let Some(audio) = packet.extensions.audio_level.filter(|_| !track.info.muted) {
+                self.speakers.observe(now.instant, publisher, audio.level);
                 if let Some(at) = self.speakers.next_timeout() {
                     self.speakers_alarm.set(at, Timer::Speakers(self.id), &mut turn.timers);
                 }
@@ -98,7 +98,7 @@ impl Room {
             }
             // Muted: what still comes is left out without a gap.
             let target = if track.info.muted { None } else { down_track.target(&published, alive) };
-            let outgoing = down_track.forward(target, &incoming, &packet);
+            let outgoing = down_track.forward(target, &incoming);
             if let Some(layer) = down_track.wants_keyframe(target) {
                 wanted[usize::from(layer)] = true;
             }
@@ -106,7 +106,7 @@ impl Room {
             let Some(subscriber) = self.participants.get_mut(&down_track.subscriber) else { continue };
             let link = Link { room: self.id, participant: down_track.subscriber, side: subscriber.downstream_side() };
             let Some(connection) = subscriber.downstream_connection() else { continue };
-            connection.transport.send(sender, outgoing);
+            connection.transport.send(sender, &packet, outgoing);
             connection.touch(link, turn);
             turn.counts.packets_forwarded += 1;
         }

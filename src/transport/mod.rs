@@ -10,6 +10,7 @@ mod channels;
 pub mod classify;
 mod codecs;
 mod description;
+mod extensions;
 pub mod framing;
 mod negotiation;
 mod outbox;
@@ -28,9 +29,10 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::media::{KeyframeRequestKind, Mid, Pt, Rid};
 use str0m::net::{Protocol as RtcProtocol, Receive};
-use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, Ssrc, Vp8Descriptor};
+use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
 use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output as RtcOutput, Rtc};
 
+use crate::rtp::{DependencyRewrite, Rewrite};
 use crate::sfu::{Codec, DataChannel};
 use channels::Channels;
 use codecs::CodecTable;
@@ -38,6 +40,7 @@ use path::Path;
 use sections::Sections;
 
 pub use codecs::OpusOptions;
+pub use extensions::{AbsCaptureTime, AudioLevel, Extensions, PlayoutDelay};
 pub use negotiation::NegotiationError;
 pub use outbox::{Outbox, Packets, Route};
 pub use sections::{ReceivePreference, RemoteTrack, SenderSpec};
@@ -139,37 +142,23 @@ pub struct MediaPacket {
     pub arrival: Instant,
     /// What the publisher's sender report says this timestamp means, since the Unix epoch.
     pub sender_time: Option<Duration>,
-    /// RFC 6464, −dBov: 0 loudest, 127 silence.
-    pub audio_level: Option<u8>,
     pub extensions: Extensions,
 }
-
-/// Header extensions that travel from publisher to subscriber untouched.
-#[derive(Debug, Clone, Default)]
-pub struct Extensions(ExtensionValues);
 
 /// A stream towards the client. Numbered by the caller's [`Transport::add_sender`] calls, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SenderId(u32);
 
-/// An RTP packet to send: what the forwarder made of a [`MediaPacket`].
-#[derive(Debug)]
+/// How one receiver sees a [`MediaPacket`]: the numbers that the forwarder gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutgoingPacket {
+    /// Extended to 64 bits; the first of a stream is below 2^15, so the SRTP rollover counter is `sequence >> 16`.
     pub sequence: u64,
     pub timestamp: u32,
     pub marker: bool,
-    pub arrival: Instant,
-    pub payload: Arc<[u8]>,
-    pub vp8: Option<Vp8Fields>,
-    pub extensions: Extensions,
-}
-
-/// VP8 payload descriptor fields to overwrite while the packet is written; widths stay as they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Vp8Fields {
-    pub picture_id: Option<u16>,
-    pub tl0picidx: Option<u8>,
-    pub keyidx: Option<u8>,
+    pub rewrite: Rewrite,
+    /// `None`: the dependency descriptor goes along as it came.
+    pub dependency: Option<DependencyRewrite>,
 }
 
 /// How far the connection has come: tells why a join failed.
@@ -359,15 +348,6 @@ impl Transport {
             let offset = Duration::from_secs_f64(f64::from(ticks.unsigned_abs()) / f64::from(clock_rate));
             if ticks >= 0 { at_report.checked_add(offset) } else { at_report.checked_sub(offset) }
         });
-        let audio_level = packet.header.ext_vals.audio_level.map(|level| level.unsigned_abs().min(127));
-        let mut extensions = packet.header.ext_vals;
-        // These number or name the publisher's connection; the subscriber's has its own.
-        extensions.mid = None;
-        extensions.rid = None;
-        extensions.rid_repair = None;
-        extensions.transport_cc = None;
-        extensions.abs_send_time = None;
-        extensions.tx_time_offs = None;
         Some(MediaPacket {
             section,
             layer,
@@ -380,32 +360,32 @@ impl Transport {
             payload: packet.payload,
             arrival: packet.timestamp,
             sender_time,
-            audio_level,
-            extensions: Extensions(extensions),
+            extensions: Extensions::received(&packet.header.ext_vals),
         })
     }
 
     /// Queues a packet on a sender's stream. Silently nothing while the sender has no section yet.
-    pub fn send(&mut self, sender: SenderId, packet: OutgoingPacket) {
+    pub fn send(&mut self, sender: SenderId, packet: &MediaPacket, outgoing: OutgoingPacket) {
         let Some(stream) = self.sections.stream(sender) else { return };
         let nackable = stream.rtx.is_some();
-        let mut rtp = RtpWrite::new(
-            Pt::new_with_value(stream.pt),
-            packet.sequence.into(),
-            packet.timestamp,
-            packet.arrival,
-            packet.payload.clone(),
-        )
-        .marker(packet.marker)
-        .ext_vals(packet.extensions.0)
-        .nackable(nackable);
-        if let Some(fields) = packet.vp8 {
-            match vp8_patch(&packet.payload, fields) {
-                Some(patch) => rtp = rtp.vp8_patch(patch),
-                // A descriptor that parsed before must parse now; a packet that cannot be rewritten would corrupt the stream.
-                None => return,
+        let payload = match outgoing.rewrite {
+            Rewrite::None => packet.payload.clone(),
+            rewrite => {
+                let mut part = packet.payload[rewrite.range(packet.payload.len())].to_vec();
+                rewrite.apply(&mut part);
+                part.into()
             }
-        }
+        };
+        let rtp = RtpWrite::new(
+            Pt::new_with_value(stream.pt),
+            outgoing.sequence.into(),
+            outgoing.timestamp,
+            packet.arrival,
+            payload,
+        )
+        .marker(outgoing.marker)
+        .ext_vals(packet.extensions.values())
+        .nackable(nackable);
         if let Some(tx) = self.rtc.direct_api().stream_tx(&stream.ssrc.into()) {
             tx.write_rtp(rtp);
         }
@@ -429,17 +409,3 @@ impl Transport {
 
 /// Far enough to never come, near enough to add to an Instant.
 const FOREVER: Duration = Duration::from_secs(86_400 * 365);
-
-fn vp8_patch(payload: &[u8], fields: Vp8Fields) -> Option<str0m::rtp::Vp8Patch> {
-    let mut builder = Vp8Descriptor::parse(payload).ok()?.patch();
-    if let Some(id) = fields.picture_id {
-        builder = builder.picture_id(id);
-    }
-    if let Some(index) = fields.tl0picidx {
-        builder = builder.tl0_pic_idx(index);
-    }
-    if let Some(index) = fields.keyidx {
-        builder = builder.key_idx(index);
-    }
-    builder.build().ok()
-}
