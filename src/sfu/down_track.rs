@@ -2,7 +2,8 @@
 
 use super::forwarder::{Forwarder, Incoming, Vp8Rewrite};
 use super::info::ParticipantId;
-use super::layer_selector::{AliveLayers, LayerSelector, Published};
+use super::layer_activity::AliveLayers;
+use super::layer_selector::{LayerSelector, Published, Target};
 use crate::rtp::{Rewrite, vp8};
 use crate::transport::{OutgoingPacket, SenderId};
 
@@ -38,14 +39,14 @@ impl DownTrack {
         stream.is_some()
     }
 
-    /// The layer that should flow now.
-    pub fn target(&self, published: &Published<'_>, alive: AliveLayers) -> Option<u8> {
+    /// The layers that should flow now.
+    pub fn target(&self, published: &Published<'_>, alive: AliveLayers) -> Option<Target> {
         if self.stream.is_some() { self.selector.target(published, alive) } else { None }
     }
 
     /// The layer whose keyframe the subscriber waits for.
-    pub fn wants_keyframe(&self, target: Option<u8>) -> Option<u8> {
-        self.forwarder.wants_keyframe_from(target)
+    pub fn wants_keyframe(&self, target: Option<Target>) -> Option<u8> {
+        self.forwarder.wants_keyframe_from(target.map(|t| t.spatial))
     }
 
     /// The layer's stream was replaced: its numbers start over.
@@ -58,8 +59,8 @@ impl DownTrack {
     }
 
     /// The packet as this subscriber shall see it; `None`: not at all.
-    pub fn forward(&mut self, target: Option<u8>, incoming: &Incoming<'_>) -> Option<OutgoingPacket> {
-        let out = self.forwarder.forward(target, incoming)?;
+    pub fn forward(&mut self, target: Option<Target>, incoming: &Incoming<'_>) -> Option<OutgoingPacket> {
+        let out = self.forwarder.forward(target.map(|t| t.spatial), incoming)?;
         let vp8 = |fields: Vp8Rewrite| vp8::Numbers {
             picture_id: fields.picture_id.unwrap_or_default(),
             tl0_picture_index: fields.tl0picidx.unwrap_or_default(),

@@ -91,7 +91,7 @@ impl Room {
         }
         let alive = track.activity.alive();
         let mut wanted = [false; MAX_LAYERS];
-        let published = published(&track.info);
+        let published = published(&track.info, &track.frame_rates);
         for down_track in &mut track.down_tracks {
             if packet.restarted {
                 down_track.reset_layer(packet.layer);

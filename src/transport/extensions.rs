@@ -60,10 +60,10 @@ impl Extensions {
                 voice: values.voice_activity.unwrap_or_default(),
             }),
             video_orientation: values.video_orientation.map(|orientation| orientation as u8),
-            abs_capture_time: values.abs_capture_time.as_ref().map(|time| AbsCaptureTime {
-                captured: ntp(time.capture_time),
-                clock_offset: time.clock_offset,
-            }),
+            abs_capture_time: values
+                .abs_capture_time
+                .as_ref()
+                .map(|time| AbsCaptureTime { captured: ntp(time.capture_time), clock_offset: time.clock_offset }),
             playout_delay: values
                 .play_delay_min
                 .zip(values.play_delay_max)
