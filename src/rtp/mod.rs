@@ -8,7 +8,12 @@
 pub mod h264;
 pub mod header;
 pub mod ntp;
+mod reader;
+mod rewrite;
 pub mod rtcp;
 pub mod sequence;
 pub mod twcc;
 pub mod vp8;
+pub mod vp9;
+
+pub use rewrite::{ActiveTargets, DependencyRewrite, Rewrite};

@@ -74,8 +74,8 @@ impl Room {
         let Some(track) = self.tracks.get_mut(&key) else { return };
         let incoming = describe(&packet);
         if packet.codec.kind() == MediaKind::Audio {
-            if let Some(level) = packet.audio_level.filter(|_| !track.info.muted) {
-                self.speakers.observe(now.instant, publisher, level);
+            if let Some(audio) = packet.extensions.audio_level.filter(|_| !track.info.muted) {
+                self.speakers.observe(now.instant, publisher, audio.level);
                 if let Some(at) = self.speakers.next_timeout() {
                     self.speakers_alarm.set(at, Timer::Speakers(self.id), &mut turn.timers);
                 }
@@ -91,7 +91,7 @@ impl Room {
         }
         let alive = track.activity.alive();
         let mut wanted = [false; MAX_LAYERS];
-        let published = published(&track.info);
+        let published = published(&track.info, &track.frame_rates);
         for down_track in &mut track.down_tracks {
             if packet.restarted {
                 down_track.reset_layer(packet.layer);

@@ -16,6 +16,7 @@ mod forwarding;
 mod ids;
 mod info;
 mod keyframe;
+mod layer_activity;
 mod layer_selector;
 mod participant;
 mod publication;

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Extensions, SenderId};
+use crate::rtp::{DependencyRewrite, Rewrite};
 
 /// An RTP packet to send: a [`MediaPacket`](super::MediaPacket) under the numbers the forwarder chose for it.
 #[derive(Debug)]
@@ -15,7 +16,9 @@ pub struct OutgoingPacket<'a> {
     pub timestamp: u32,
     pub marker: bool,
     pub payload: &'a [u8],
-    pub vp8: Option<Vp8Fields>,
+    pub rewrite: Rewrite,
+    /// `None`: the dependency descriptor goes along as it came.
+    pub dependency: Option<DependencyRewrite>,
     pub extensions: &'a Extensions,
     /// When it arrived from the publisher.
     pub arrival: Instant,
@@ -23,14 +26,6 @@ pub struct OutgoingPacket<'a> {
     /// publisher together.
     pub sender_time: Option<Duration>,
     pub origin: Origin,
-}
-
-/// VP8 payload descriptor fields to overwrite while the packet is written; widths stay as they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Vp8Fields {
-    pub picture_id: Option<u16>,
-    pub tl0picidx: Option<u8>,
-    pub keyidx: Option<u8>,
 }
 
 /// Where the packet stands in the track's packet cache: what the room needs to find it again.
