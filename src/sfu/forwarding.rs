@@ -58,7 +58,10 @@ impl Room {
                 Output::Event(Event::KeyframeWanted(sender)) => self.keyframe_wanted(now, id, sender, turn),
                 // The packet cache that could answer it does not exist yet.
                 Output::Event(Event::Missing(_)) => {}
-                Output::Event(Event::Connected) => self.became_active(now, id, link.side, turn),
+                Output::Event(Event::Connected) => {
+                    self.became_active(now, id, link.side, turn);
+                    self.start_streams(now, id, turn);
+                }
                 Output::Event(Event::Closed) => self.connection_closed(id, turn),
                 Output::Event(Event::Data { channel, message }) => {
                     turn.emit(id, EventKind::DataReceived { channel, message })
