@@ -167,9 +167,8 @@ fn both_ends_of_a_handshake_agree() {
 #[test]
 fn an_ssrc_is_given_out_once() {
     let (mut keys, ..) = ends(Profile::AeadAes128Gcm);
-    let stream = keys.stream(1).expect("the first");
+    assert!(keys.stream(1).is_some());
     assert!(keys.stream(2).is_some());
-    drop(stream);
     assert!(keys.stream(1).is_none());
 }
 
