@@ -10,6 +10,7 @@ mod channels;
 pub mod classify;
 mod codecs;
 mod description;
+pub mod estimator;
 pub mod framing;
 mod negotiation;
 mod path;
