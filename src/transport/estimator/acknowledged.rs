@@ -35,27 +35,30 @@ pub struct Acknowledged {
     /// Marks taken so far; the latest lies at `count - 1` modulo [`MARKS`].
     count: usize,
     bytes: u64,
-    sent: Micros,
-    arrival: Micros,
+    /// Of the latest packet, by either clock.
+    latest: Option<(Micros, Micros)>,
 }
 
 impl Acknowledged {
     pub fn received(&mut self, sent: Micros, arrival: Micros, bytes: u16) {
-        if self.bytes == 0 {
-            (self.sent, self.arrival) = (sent, arrival);
-        }
+        let (last_sent, last_arrival) = self.latest.unwrap_or((sent, arrival));
+        self.latest = Some((sent.max(last_sent), arrival.max(last_arrival)));
         self.bytes += u64::from(bytes);
-        self.sent = self.sent.max(sent);
-        self.arrival = self.arrival.max(arrival);
+    }
+
+    /// Packets whose feedback was lost: without them the rate would be too low.
+    pub fn skipped(&mut self, bytes: u64) {
+        self.bytes += bytes;
     }
 
     /// After each feedback.
     pub fn mark(&mut self) {
-        let mark = Mark { bytes: self.bytes, sent: self.sent, arrival: self.arrival };
+        let Some((sent, arrival)) = self.latest else { return };
+        let mark = Mark { bytes: self.bytes, sent, arrival };
         let merges = self.count > 1 && mark.arrival - self.marks[(self.count - 2) % MARKS].arrival < MIN_STEP;
         if merges {
             self.marks[(self.count - 1) % MARKS] = mark;
-        } else if mark.bytes > 0 {
+        } else {
             self.marks[self.count % MARKS] = mark;
             self.count += 1;
         }

@@ -37,7 +37,7 @@ const MAX_ADAPT_MS: f32 = 15.0;
 const MAX_ADAPT_STEP_MS: f32 = 100.0;
 
 /// Growth must last this long.
-const OVERUSE_TIME: Micros = 10_000;
+const OVERUSE_TIME: Micros = 20_000;
 
 /// Below this no growth is an overuse: noise of radio links.
 const MIN_QUEUE_MS: f32 = 10.0;
@@ -46,9 +46,11 @@ const MIN_QUEUE_MS: f32 = 10.0;
 const STANDING_QUEUE_MS: f32 = 60.0;
 
 /// A standing queue that has not become this much shorter within [`PATIENCE`] though we send less is not ours: another flow
-/// keeps it, or the route has become longer. It then counts as part of the path.
+/// keeps it, or the route has become longer. It then counts as part of the path, and for a while only growth is minded:
+/// who gives way to every queue that others make is left with nothing.
 const SHRINKING: f32 = 0.8;
 const PATIENCE: Micros = 2_000_000;
+const SHARED_TIME: Micros = 15_000_000;
 
 /// The lowest delay is that of this time or twice as much: long enough to see the queue empty, short enough to follow clocks
 /// that drift apart (100 ppm: 2 ms).
@@ -107,6 +109,8 @@ pub struct Delay {
     base: Base,
     /// Since when the queue stands, and how long it was then.
     standing: Option<(Micros, f32)>,
+    /// The queue is taken for that of others until then.
+    shared_until: Micros,
     /// The last packet's delay, and how much such delays differ on average, in microseconds.
     last_delay: Micros,
     jitter: f32,
@@ -127,6 +131,7 @@ impl Delay {
             usage: Usage::Normal,
             base: Base::default(),
             standing: None,
+            shared_until: 0,
             last_delay: 0,
             jitter: 0.0,
         }
@@ -168,9 +173,16 @@ impl Delay {
         usage
     }
 
-    /// How much longer than the lowest the delay is.
+    /// How long the queue is that we are to blame for.
     pub fn queue_ms(&self) -> f32 {
-        self.smoothed_ms - self.base.lowest_ms().unwrap_or(self.smoothed_ms)
+        let now = self.group.first_sent;
+        if now < self.shared_until { 0.0 } else { self.delay_above_base_ms() }
+    }
+
+    /// How much longer than the lowest the delay is. Jitter is subtracted: the lowest was met when luck was best.
+    fn delay_above_base_ms(&self) -> f32 {
+        let above = self.smoothed_ms - self.base.lowest_ms().unwrap_or(self.smoothed_ms);
+        (above - self.jitter / 1000.0).max(0.0)
     }
 
     /// How much the delay of one packet differs from that of the next, in seconds.
@@ -212,31 +224,33 @@ impl Delay {
         };
         let growth_ms = slope * HORIZON_MS;
         let previous = std::mem::replace(&mut self.growth_ms, growth_ms);
-        let queue_ms = self.queue_ms();
+        let queue_ms = self.delay_above_base_ms();
+        self.doubt_standing_queue(now, queue_ms);
         if growth_ms > self.threshold_ms && queue_ms > MIN_QUEUE_MS {
             let lasted = self.overused_for.map_or(0, |lasted| lasted + step);
             self.overused_for = Some(lasted);
             if lasted >= OVERUSE_TIME && growth_ms >= previous {
                 self.usage = Usage::Overuse;
+                // Patience is for a queue that does not change.
+                self.standing = None;
             }
         } else {
             self.overused_for = None;
             if self.usage != Usage::Overuse {
                 self.usage = if growth_ms < -self.threshold_ms {
                     Usage::Draining
-                } else if queue_ms > STANDING_QUEUE_MS && growth_ms > -self.threshold_ms / 2.0 {
+                } else if self.standing.is_some() && growth_ms > -self.threshold_ms / 2.0 {
                     Usage::Standing
                 } else {
                     Usage::Normal
                 };
             }
         }
-        self.doubt_standing_queue(now, queue_ms);
         self.adapt_threshold(growth_ms.abs(), step);
     }
 
     fn doubt_standing_queue(&mut self, now: Micros, queue_ms: f32) {
-        if queue_ms <= STANDING_QUEUE_MS {
+        if queue_ms <= STANDING_QUEUE_MS || now < self.shared_until {
             self.standing = None;
             return;
         }
@@ -245,6 +259,7 @@ impl Delay {
             self.standing = Some((now, queue_ms));
         } else if now - since > PATIENCE {
             self.standing = None;
+            self.shared_until = now + SHARED_TIME;
             self.base = Base::default();
             self.base.observe(now, self.smoothed_ms);
         }
@@ -269,9 +284,8 @@ impl Delay {
         }
         let samples = (self.count - self.len..self.count).map(|index| self.window[index % WINDOW_SAMPLES]);
         let newest = self.window[(self.count - 1) % WINDOW_SAMPLES];
-        let points = samples.map(|sample| {
-            ((sample.sent - newest.sent) as f32 / 1000.0, sample.delay_ms - newest.delay_ms)
-        });
+        let points =
+            samples.map(|sample| ((sample.sent - newest.sent) as f32 / 1000.0, sample.delay_ms - newest.delay_ms));
         let (mut sum_x, mut sum_y, mut sum_xx, mut sum_xy) = (0.0, 0.0, 0.0, 0.0);
         for (x, y) in points {
             sum_x += x;

@@ -3,6 +3,8 @@
 //! Written once per sent packet, so that is all it does. The ring grows while a round trip holds more packets than it has
 //! room for, and shrinks again when the connection becomes quiet.
 
+use std::ops::Range;
+
 use super::Micros;
 use super::probe::ProbeId;
 
@@ -21,6 +23,8 @@ pub enum State {
     /// Reported missing; a packet that was only late is reported again.
     Lost,
     Received,
+    /// Passed over by feedback.
+    Skipped,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +80,20 @@ impl History {
         Some((number, &mut self.ring[slot]))
     }
 
+    /// Feedback that should have been about these numbers was lost: they will not be reported any more. Returns their bytes.
+    pub fn skip(&mut self, numbers: Range<u64>) -> u64 {
+        let mut bytes = 0;
+        for number in numbers.start.max(self.oldest)..numbers.end.min(self.next) {
+            let slot = self.slot(number);
+            let packet = &mut self.ring[slot];
+            if packet.state == State::InFlight {
+                packet.state = State::Skipped;
+                bytes += u64::from(packet.bytes);
+            }
+        }
+        bytes
+    }
+
     /// Gives memory back when half of the ring would do. Called once per feedback.
     pub fn shrink(&mut self, now: Micros) {
         let half = self.ring.len() / 2;
@@ -85,6 +103,11 @@ impl History {
             return;
         }
         self.resize(half);
+    }
+
+    #[cfg(test)]
+    pub fn heap_bytes(&self) -> usize {
+        self.ring.capacity() * size_of::<SentPacket>()
     }
 
     fn make_room(&mut self, now: Micros) {
@@ -150,7 +173,10 @@ mod tests {
         }
         assert_eq!(history.ring.len(), MIN_PACKETS);
         assert_eq!(history.find(59_999u64 as u16).map(|(_, packet)| packet.sent), Some(now));
-        assert_eq!(history.find((60_000 - MIN_PACKETS) as u16).map(|(_, packet)| packet.sent), Some(now - 255 * 20_000));
+        assert_eq!(
+            history.find((60_000 - MIN_PACKETS) as u16).map(|(_, packet)| packet.sent),
+            Some(now - 255 * 20_000)
+        );
     }
 
     #[test]

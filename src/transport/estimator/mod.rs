@@ -96,6 +96,8 @@ pub struct Estimator {
     reported_round_trip: Option<Micros>,
     feedback_round_trip: Option<Micros>,
     has_feedback: bool,
+    /// The number after the last that was reported.
+    unreported: u64,
     /// When packets under way have been unanswered for too long.
     silent_at: Option<Micros>,
 }
@@ -120,6 +122,7 @@ impl Estimator {
             reported_round_trip: None,
             feedback_round_trip: None,
             has_feedback: false,
+            unreported: 0,
             silent_at: None,
         }
     }
@@ -146,10 +149,16 @@ impl Estimator {
         let now = self.micros(now);
         let base = self.reference.unwrap(reference_time);
         // Nobody needs more than all packets there are: a few bytes of feedback can claim to be about 65,535.
-        let most = self.history.len();
-        let mut newest = None;
-        for (number, ticks) in packets.into_iter().take(most) {
+        let mut packets = packets.into_iter().take(self.history.len()).peekable();
+        if let Some((first, _)) = packets.peek()
+            && let Some((first, _)) = self.history.find(*first)
+        {
+            self.acknowledged.skipped(self.history.skip(self.unreported..first));
+        }
+        let (mut last, mut newest) = (None, None);
+        for (number, ticks) in packets {
             let Some((number, packet)) = self.history.find(number) else { continue };
+            last = last.max(Some(number));
             let arrival = ticks.map(|ticks| base.saturating_add(ticks.saturating_mul(ARRIVAL_TICK)));
             let state = if arrival.is_some() { State::Received } else { State::Lost };
             match (std::mem::replace(&mut packet.state, state), state) {
@@ -174,6 +183,7 @@ impl Estimator {
         // Feedback that tells nothing new is no sign of life either.
         let Some(newest) = newest else { return };
         self.has_feedback = true;
+        self.unreported = self.unreported.max(last.map_or(0, |last| last + 1));
         self.silent_at = None;
         self.feedback_round_trip = Some((now - newest).clamp(0, MAX_ROUND_TRIP.as_micros() as Micros));
         self.acknowledged.mark();
@@ -258,6 +268,12 @@ impl Estimator {
     pub fn rtt(&self) -> Option<Duration> {
         let micros = self.reported_round_trip.or(self.feedback_round_trip)?;
         Some(Duration::from_micros(micros.unsigned_abs()))
+    }
+
+    /// What is allocated besides the value itself.
+    #[cfg(test)]
+    fn heap_bytes(&self) -> usize {
+        self.history.heap_bytes()
     }
 
     fn micros(&mut self, now: Instant) -> Micros {

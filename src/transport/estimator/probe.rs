@@ -274,11 +274,8 @@ impl Cluster {
         let target = self.probe.bitrate as f64;
         let span = (self.last_sent - self.first_sent) as f64 / 1e6;
         // Packets handed to the network in one go have no rate of sending: the target stands for it.
-        let sent = if span > 0.0 {
-            target.min((self.bytes - u64::from(self.last_bytes)) as f64 * 8.0 / span)
-        } else {
-            target
-        };
+        let sent =
+            if span > 0.0 { target.min((self.bytes - u64::from(self.last_bytes)) as f64 * 8.0 / span) } else { target };
         let arrived = self.arrival_rate().unwrap_or(sent);
         if arrived < UNSATURATED * sent { UTILIZATION * arrived } else { sent.min(arrived) }
     }
@@ -290,7 +287,6 @@ impl Cluster {
         let spread = self.sum_xx - self.sum_x * self.sum_x / packets;
         let seconds_per_packet = (self.sum_xy - self.sum_x * self.sum_y / packets) / spread;
         let numbers = (self.last_number - self.origin.0.min(self.last_number) + 1) as f64;
-        (spread > 0.0 && seconds_per_packet > 0.0)
-            .then(|| self.bytes as f64 * 8.0 / (seconds_per_packet * numbers))
+        (spread > 0.0 && seconds_per_packet > 0.0).then(|| self.bytes as f64 * 8.0 / (seconds_per_packet * numbers))
     }
 }

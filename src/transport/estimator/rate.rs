@@ -117,7 +117,9 @@ impl Rate {
         }
         self.capacity.observe(report.recently_acknowledged);
         let factor = factor.min(1.0 - f64::from(report.queue_ms) / DRAIN_TIME_MS).max(MIN_DECREASE);
-        let target = (factor * report.recently_acknowledged).max(MAX_DECREASE * self.bitrate);
+        // The start rate is a guess that deserves no such care.
+        let least = if self.is_start { 0.0 } else { MAX_DECREASE * self.bitrate };
+        let target = (factor * report.recently_acknowledged).max(least);
         if target < self.bitrate {
             self.settled_at = now + report.round_trip.unwrap_or(0) + SETTLE;
             self.is_start = false;

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::super::{Estimator, Micros, Probe, START_BITRATE};
 
-pub const SECOND: Micros = 1_000_000;
 const MILLISECOND: Micros = 1000;
 const STEP: Micros = MILLISECOND;
 const MTU: usize = 1200;
@@ -27,11 +26,23 @@ pub struct Link {
     pub jitter: Micros,
     /// Share lost at random.
     pub loss: f64,
+    /// The same for feedback.
+    pub feedback_loss: f64,
+    /// How much faster the receiver's clock runs.
+    pub drift: f64,
 }
 
 impl Link {
     pub fn new(rate: f64) -> Self {
-        Link { rate, queue: 400 * MILLISECOND, propagation: 25 * MILLISECOND, jitter: 0, loss: 0.0 }
+        Link {
+            rate,
+            queue: 400 * MILLISECOND,
+            propagation: 25 * MILLISECOND,
+            jitter: 0,
+            loss: 0.0,
+            feedback_loss: 0.0,
+            drift: 0.0,
+        }
     }
 }
 
@@ -87,6 +98,7 @@ pub struct Sender {
     next_feedback: Micros,
     feedback: VecDeque<(Micros, u32, Vec<(u16, Option<i64>)>)>,
     pub padding_bytes: usize,
+    /// When, and bits per second.
     pub probes: Vec<(Micros, u64)>,
     pub received_bytes: usize,
 }
@@ -98,6 +110,12 @@ pub struct Record {
     /// Of each sender, bits per second; the start rate before there is one.
     pub estimates: Vec<f64>,
     pub queue_ms: f64,
+}
+
+impl Record {
+    pub fn seconds(&self) -> f64 {
+        self.at as f64 / 1e6
+    }
 }
 
 pub struct Path {
@@ -260,9 +278,9 @@ impl Path {
             self.window_events.pop_front();
             self.window_in_flight -= 1;
             if is_received {
-                self.window += 1.0 / self.window;
+                self.window += if self.window > 0.0 { 1.0 / self.window } else { 0.0 };
             } else if self.now - self.window_reduced > 300 * MILLISECOND {
-                self.window = (self.window / 2.0).max(2.0);
+                self.window = (self.window / 2.0).max(2.0f64.min(self.window));
                 self.window_reduced = self.now;
             }
         }
@@ -333,14 +351,15 @@ impl Path {
         sender.fresh = later;
         let (Some(first), Some(last)) = (fresh.iter().min(), fresh.iter().max()) else { return };
         let first = sender.expected.min(*first);
-        let reference = (RECEIVER_CLOCK + arrivals.get(&first).copied().unwrap_or(now)) / 64_000;
+        let clock = |at: Micros| RECEIVER_CLOCK + at + (at as f64 * self.link.drift) as Micros;
+        let reference = clock(arrivals.get(&first).copied().unwrap_or(now)) / 64_000;
         let packets = (first..=*last).map(|number| {
             let arrival = arrivals.get(&number).filter(|arrival| **arrival <= now);
-            (number as u16, arrival.map(|arrival| (RECEIVER_CLOCK + arrival - reference * 64_000) / 250))
+            (number as u16, arrival.map(|arrival| (clock(*arrival) - reference * 64_000) / 250))
         });
         let packets = packets.collect();
         sender.expected = sender.expected.max(last + 1);
-        if !sender.mute {
+        if !sender.mute && self.random.f64() >= self.link.feedback_loss {
             let at = now + self.link.propagation;
             sender.feedback.push_back((at, reference as u32 & 0xff_ffff, packets));
         }
@@ -373,9 +392,8 @@ impl Path {
         (seen.iter().sum::<f64>() / seen.len() as f64, seen[seen.len() * 95 / 100])
     }
 
-    fn between(&self, from: f64, to: f64) -> impl Iterator<Item = &Record> {
-        let times = (from * 1e6) as Micros..=(to * 1e6) as Micros;
-        self.records.iter().filter(move |record| times.contains(&record.at))
+    pub fn between(&self, from: f64, to: f64) -> impl Iterator<Item = &Record> {
+        self.records.iter().filter(move |record| (from..=to).contains(&record.seconds()))
     }
 }
 
