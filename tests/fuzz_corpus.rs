@@ -38,6 +38,11 @@ fn replay(target: &str, check: fn(&[u8])) {
 }
 
 #[test]
+fn estimator_feedback() {
+    replay("estimator_feedback", fuzz::estimator_feedback);
+}
+
+#[test]
 fn sdp_parse() {
     replay("sdp_parse", fuzz::sdp_parse);
 }
@@ -162,6 +167,18 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
 
     add("framing", "three", &[&[3][..], b"\0\x03abc\0\0\0\x01d\0\x05efg"].concat());
     add("framing", "too-long", &[1, 0xff, 0xff, 0]);
+
+    // A hundred packets of 1200 bytes, feedback on all or on some of them, at times that fit or do not.
+    let send = [0, 0, 100, 0x10, 0, 0x04, 0xb0, 0];
+    let desire = [3, 0x07, 0xff, 0, 40, 0, 0, 0];
+    let all = |reference| [1, 0, 100, 0, reference, 0x55, 0x55, 50];
+    let some = |reference| [1, 0, 100, 0, reference, 0x94, 0xe7, 50];
+    let pause = [2, 0, 50, 0, 0, 0, 0, 0];
+    let steady: Vec<_> = (0..20).flat_map(|round| [send, all(round), desire, pause].concat()).collect();
+    add("estimator_feedback", "steady", &steady);
+    let forged: Vec<_> =
+        (0..20).flat_map(|round| [send, some(round), some(255 - round), all(round)].concat()).collect();
+    add("estimator_feedback", "forged", &forged);
 
     for (name, request) in signal_requests() {
         let request = proto::SignalRequest { message: Some(request) };

@@ -4,6 +4,7 @@
 //! from `corpus/`, so that whatever was found once is checked on every test run.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE;
@@ -11,6 +12,7 @@ use parlour::livekit::{decode_join_request, decode_request, decode_request_text}
 use parlour::rtp::header::{Form, HeaderWriter, Packet};
 use parlour::rtp::{h264, rtcp, twcc, vp8};
 use parlour::transport::classify::{self, Datagram};
+use parlour::transport::estimator::{Estimator, MAX_BITRATE, MIN_BITRATE, START_BITRATE};
 use parlour::transport::framing::{self, Deframer, FramingError};
 use parlour::transport::sdp::{Problem, SessionDescription};
 use prost::Message;
@@ -236,4 +238,56 @@ pub fn join_request(data: &[u8]) {
         let _ = decode_join_request(text);
     }
     let _ = decode_join_request(&BASE64_URL_SAFE.encode(data));
+}
+
+/// Steps of eight bytes: what to do, three numbers of two bytes, one of one byte. Whatever is reported, the estimate stays
+/// within its bounds, and unless something was probed or sent at a rate, it does not rise above the start.
+pub fn estimator_feedback(data: &[u8]) {
+    let start = Instant::now();
+    let (mut estimator, mut now, mut next, mut probed) = (Estimator::new(), start, 65_000u64, 0);
+    // A tenth of a second holds no more than what is sent within two of these.
+    let (mut window, mut peak) = ((start, 0, 0), 0);
+    for step in data.chunks_exact(8) {
+        let numbers = [[step[1], step[2]], [step[3], step[4]], [step[5], step[6]]].map(u16::from_be_bytes);
+        let [first, second, third] = numbers;
+        match step[0] % 4 {
+            0 => {
+                for _ in 0..first % 512 {
+                    now += Duration::from_micros(second.into());
+                    let probe = estimator.poll_probe(now);
+                    probed = probed.max(probe.map_or(0, |probe| probe.bitrate));
+                    estimator.sent(now, next, third.into(), probe.map(|probe| probe.id));
+                    next += 1;
+                    if now - window.0 > Duration::from_millis(100) {
+                        window = (now, 0, window.1);
+                    }
+                    window.1 += u64::from(third);
+                    peak = peak.max(window.1 + window.2);
+                }
+            }
+            1 => {
+                let base = (next as u16).wrapping_sub(first);
+                let reference = u32::from(second) << 8 | u32::from(step[7]);
+                // Two bits a packet: missing, at once, a little later, much later or earlier.
+                let mut arrival = 0i64;
+                let packets = (0..u16::from(step[7]) * 2).map(|index| {
+                    let kind = third.rotate_left(u32::from(index) * 2) & 3;
+                    arrival += [0, 0, 4, i64::from(third as i16) << (step[7] & 31)][usize::from(kind)];
+                    (base.wrapping_add(index), (kind > 0).then_some(arrival))
+                });
+                estimator.feedback(now, reference, packets);
+            }
+            2 => now += Duration::from_millis(first.into()),
+            _ => {
+                estimator.set_desired(now, u64::from(first) << 12);
+                estimator.round_trip(Duration::from_millis(second.into()));
+            }
+        }
+        probed = probed.max(estimator.poll_probe(now).map_or(0, |probe| probe.bitrate));
+        if let Some(estimate) = estimator.estimate() {
+            let most = (peak * 120 + 10_000).max(START_BITRATE).max(probed);
+            assert!((MIN_BITRATE..=MAX_BITRATE.min(most)).contains(&estimate), "{estimate} of {most}");
+            assert!((0.0..=1.0).contains(&estimator.loss()));
+        }
+    }
 }

@@ -12,6 +12,7 @@ mod codecs;
 mod description;
 mod dtls;
 mod egress;
+pub mod estimator;
 mod extensions;
 pub mod framing;
 mod negotiation;
