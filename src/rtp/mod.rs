@@ -3,6 +3,8 @@
 //! Nothing here looks past the part of a payload that frame encryption leaves clear, so it works the same for
 //! end-to-end encrypted media. `sfu` decides with it when a receiver may switch layers and keeps its streams continuous.
 
+mod bits;
+pub mod dependency_descriptor;
 pub mod h264;
 mod reader;
 mod rewrite;
