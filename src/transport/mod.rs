@@ -40,7 +40,7 @@ use sections::Sections;
 
 pub use codecs::OpusOptions;
 pub use negotiation::NegotiationError;
-pub use outbox::{Outbox, Packets, Route};
+pub use outbox::{Outbox, Packets, Route, Written};
 pub use outgoing::{Missing, Origin, OutgoingPacket, Vp8Fields};
 pub use sections::{ReceivePreference, RemoteTrack, SenderSpec};
 

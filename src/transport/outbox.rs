@@ -30,6 +30,14 @@ pub struct Outbox {
     /// Where each packet ends.
     ends: Vec<usize>,
     runs: Vec<Run>,
+    written: Written,
+}
+
+/// All that ever went through an outbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    pub packets: u64,
+    pub bytes: u64,
 }
 
 /// Packets in a row that go the same way.
@@ -64,6 +72,12 @@ impl Outbox {
         }
         self.used += written.min(room);
         self.ends.push(self.used);
+        self.written.packets += 1;
+        self.written.bytes += written as u64;
+    }
+
+    pub fn written(&self) -> Written {
+        self.written
     }
 
     /// So much waits that it should leave before more is written.
@@ -143,6 +157,7 @@ mod tests {
         assert!(outbox.is_empty() && contents(&outbox).is_empty());
         outbox.push(route(3), &[1]);
         assert_eq!(contents(&outbox), [(3, vec![vec![1]])], "nothing of the former turn");
+        assert_eq!(outbox.written(), Written { packets: 5, bytes: 13 }, "but all is counted");
     }
 
     #[test]
