@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Side;
 use super::forwarder::{Forwarder, Incoming, Outgoing};
 use super::info::ParticipantId;
-use super::layer_selector::LayerSelector;
+use super::layer_selector::{LayerSelector, Target};
 use super::participants::Slot;
 use crate::transport::SenderId;
 
@@ -32,7 +32,7 @@ pub(super) struct DownTrack {
     open_since: Option<Instant>,
     pub selector: LayerSelector,
     /// What should flow now; kept here so that a packet need not ask why. See [`Track::retarget`](super::track::Track).
-    target: Option<u8>,
+    target: Option<Target>,
     forwarder: Forwarder,
     /// When the newest packet arrived that was forwarded.
     newest: Option<Instant>,
@@ -84,7 +84,7 @@ impl DownTrack {
     }
 
     /// What should flow from now on.
-    pub fn aim(&mut self, target: Option<u8>) {
+    pub fn aim(&mut self, target: Option<Target>) {
         self.target = target;
         if target.is_none() {
             // The stream goes on without a gap, at the next keyframe.
@@ -103,7 +103,7 @@ impl DownTrack {
 
     /// How the subscriber shall see the packet; `None`: not at all.
     pub fn forward(&mut self, packet: &Incoming<'_>) -> Option<Outgoing> {
-        let out = self.forwarder.forward(self.target, packet)?;
+        let out = self.forwarder.forward(self.target.map(|t| t.spatial), packet)?;
         self.newest = self.newest.max(Some(packet.arrival));
         Some(out)
     }
@@ -115,7 +115,7 @@ impl DownTrack {
 
     /// The layer whose keyframe the subscriber waits for.
     pub fn wants_keyframe(&self) -> Option<u8> {
-        self.forwarder.wants_keyframe_from(self.target)
+        self.forwarder.wants_keyframe_from(self.target.map(|t| t.spatial))
     }
 
     pub fn current_layer(&self) -> Option<u8> {

@@ -42,7 +42,7 @@ impl Room {
         if let Some(connection) = self.participants.get_mut(&id).and_then(|p| p.connection(link.side))
             && std::mem::take(&mut connection.dirty)
         {
-            connection.transport.handle_timeout(now.instant);
+            connection.transport.handle_timeout(now.instant, &mut turn.outbox);
         }
         loop {
             let Some(connection) = self.participants.get_mut(&id).and_then(|p| p.connection(link.side)) else { return };
@@ -77,8 +77,8 @@ impl Room {
         let Some(cache) = track.caches.get_mut(usize::from(layer)) else { return };
         let keyframe_start = describe(&packet).keyframe_start;
         if packet.codec.kind() == MediaKind::Audio {
-            if let Some(level) = packet.audio_level.filter(|_| !track.info.muted) {
-                self.speakers.observe(now.instant, publisher, level);
+            if let Some(audio) = packet.extensions.audio_level.filter(|_| !track.info.muted) {
+                self.speakers.observe(now.instant, publisher, audio.level);
                 if let Some(at) = self.speakers.next_timeout() {
                     self.speakers_alarm.set(at, Timer::Speakers(self.id), &mut turn.timers);
                 }

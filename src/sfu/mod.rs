@@ -19,6 +19,7 @@ mod forwarding;
 mod ids;
 mod info;
 mod keyframe;
+mod layer_activity;
 mod layer_selector;
 mod pacer;
 mod packet_cache;
@@ -38,7 +39,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::transport::classify::{self, Datagram as Classified};
-use crate::transport::{Datagram, Outbox, Protocol, Settings, Written};
+use crate::transport::{Datagram, Outbox, Protocol, Settings};
 use fan_out::FanOut;
 use ids::Ids;
 use room::Room;
@@ -503,13 +504,13 @@ impl Sfu {
     }
 
     pub fn counts(&self) -> Counts {
-        let Written { packets, bytes } = self.turn.outbox.written();
+        let sent = self.turn.outbox.totals();
         Counts {
             rooms: self.rooms.len(),
             participants: self.members.len(),
-            packets_sent: packets,
-            bytes_sent: bytes,
             tracks: self.rooms.values().map(Room::track_count).sum(),
+            packets_sent: sent.packets,
+            bytes_sent: sent.bytes,
             ..self.turn.counts
         }
     }

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::event::FailureReason;
-use super::forwarder::Outgoing;
+use super::forwarder::{Outgoing, Vp8Rewrite};
 use super::info::{LeaveReason, MediaKind, ParticipantId, ParticipantInfo, ParticipantState, Permissions, Sid};
 use super::pacer::{Paced, Pacer};
 use super::participants::Slot;
 use super::timers::{Alarm, Timer};
 use super::{JoinOptions, Link, Negotiation, Now, Side, TrackKey, Turn};
-use crate::transport::{MediaPacket, Origin, OutgoingPacket, Progress, Protocol, SenderId, Transport, Vp8Fields};
+use crate::rtp::{Rewrite, vp8};
+use crate::transport::{MediaPacket, Origin, OutgoingPacket, Progress, Protocol, SenderId, Transport};
 
 /// Addresses one connection may be reached at; a client that moves between networks needs a few, a flood gets no more.
 const MAX_ADDRESSES: usize = 20;
@@ -129,22 +130,28 @@ impl Connection {
         packet: &MediaPacket,
         turn: &mut Turn,
     ) {
+        let vp8 = |fields: Vp8Rewrite| vp8::Numbers {
+            picture_id: fields.picture_id.unwrap_or_default(),
+            tl0_picture_index: fields.tl0picidx.unwrap_or_default(),
+            key_index: fields.keyidx.unwrap_or_default(),
+        };
         let packet = OutgoingPacket {
             sequence: out.sequence,
             timestamp: out.timestamp,
             marker: out.marker,
             payload: &packet.payload,
-            vp8: out.vp8.map(|vp8| Vp8Fields {
-                picture_id: vp8.picture_id,
-                tl0picidx: vp8.tl0picidx,
-                keyidx: vp8.keyidx,
-            }),
+            rewrite: out.vp8.map_or(Rewrite::None, |fields| Rewrite::Vp8(vp8(fields))),
+            dependency: None,
             extensions: &packet.extensions,
             arrival: packet.arrival,
+            sender_time: packet.sender_time,
             origin: Origin { layer: packet.layer, sequence: packet.sequence },
         };
-        self.transport.send(now.instant, sender, &packet, &mut turn.outbox);
-        self.touch(link, turn);
+        match self.transport.send(now.instant, sender, &packet, &mut turn.outbox) {
+            Some(at) if at <= now.instant => self.touch(link, turn),
+            Some(at) => self.alarm.set(at, Timer::Connection(link), &mut turn.timers),
+            None => {}
+        }
         turn.counts.packets_forwarded += 1;
     }
 

@@ -7,7 +7,8 @@ use super::fan_out::Burst;
 use super::forwarding::describe;
 use super::info::{LayerInfo, NewTrack, ParticipantId, Quality, Sid, TrackInfo};
 use super::keyframe::KeyframeThrottle;
-use super::layer_selector::{AliveLayers, LayerActivity, MAX_LAYERS, Published};
+use super::layer_activity::{AliveLayers, FrameRates, LayerActivity};
+use super::layer_selector::{MAX_LAYERS, Published};
 use super::packet_cache::PacketCache;
 use super::participants::Slot;
 use super::timers::Alarm;
@@ -20,7 +21,7 @@ pub(super) struct Track {
     pub publisher_sid: Sid,
     /// The publisher's m-line; `None` until an offer carried the track. Only then do others hear of it.
     pub section: Option<usize>,
-    /// Which simulcast layers arrive.
+    /// Which layers arrive.
     pub activity: LayerActivity,
     /// These changed, and subscriptions have yet to be retargeted.
     pub stale: bool,
@@ -28,6 +29,7 @@ pub(super) struct Track {
     pub caches: [PacketCache; MAX_LAYERS],
     /// What arrived and was not forwarded yet.
     pub burst: Burst,
+    pub frame_rates: FrameRates,
     pub throttles: [KeyframeThrottle; MAX_LAYERS],
     /// Layers of which a receiver lost a picture that no keyframe has mended yet.
     pub broken: [bool; MAX_LAYERS],
@@ -58,6 +60,7 @@ impl Track {
             stale: false,
             caches: Default::default(),
             burst: Burst::default(),
+            frame_rates: FrameRates::default(),
             throttles: Default::default(),
             broken: [false; MAX_LAYERS],
             down_tracks: DownTracks::default(),
@@ -97,17 +100,19 @@ impl Track {
     /// muting, and which layers arrive.
     pub fn retarget(&mut self) {
         self.stale = false;
-        let Track { info, activity, caches, down_tracks, .. } = self;
-        down_tracks.update_all(|down_track| aim(down_track, info, activity.alive(), caches));
+        let Track { info, activity, frame_rates, caches, down_tracks, .. } = self;
+        down_tracks.update_all(|down_track| {
+            aim(down_track, &published(info, frame_rates), info.muted, activity.alive(), caches)
+        });
     }
 
     /// The same for one, after `change` changed what it depends on. Gives what `change` gives; `None` when there is no such
     /// subscription.
     pub fn change_down_track<R>(&mut self, slot: Slot, change: impl FnOnce(&mut DownTrack) -> R) -> Option<R> {
-        let Track { info, activity, caches, down_tracks, .. } = self;
+        let Track { info, activity, frame_rates, caches, down_tracks, .. } = self;
         down_tracks.update(slot, |down_track| {
             let changed = change(down_track);
-            aim(down_track, info, activity.alive(), caches);
+            aim(down_track, &published(info, frame_rates), info.muted, activity.alive(), caches);
             changed
         })
     }
@@ -128,10 +133,10 @@ impl Track {
 }
 
 /// What should flow to one subscriber. Nothing does while the track is muted: what still comes is left out without a gap.
-fn aim(down_track: &mut DownTrack, info: &TrackInfo, alive: AliveLayers, caches: &[PacketCache]) {
+fn aim(down_track: &mut DownTrack, published: &Published<'_>, muted: bool, alive: AliveLayers, caches: &[PacketCache]) {
     let flowed = down_track.flows();
-    let wanted = !info.muted && down_track.is_open();
-    let target = if wanted { down_track.selector.target(&published(info), alive) } else { None };
+    let wanted = !muted && down_track.is_open();
+    let target = if wanted { down_track.selector.target(published, alive) } else { None };
     down_track.aim(target);
     if down_track.flows() && !flowed {
         // It must not take what comes late for something new.
@@ -142,8 +147,8 @@ fn aim(down_track: &mut DownTrack, info: &TrackInfo, alive: AliveLayers, caches:
 }
 
 /// What a subscriber chooses its layer from.
-fn published(info: &TrackInfo) -> Published<'_> {
-    Published { layers: &info.layers, width: info.announced.width, height: info.announced.height }
+fn published<'a>(info: &'a TrackInfo, frame_rates: &'a FrameRates) -> Published<'a> {
+    Published { layers: &info.layers, width: info.announced.width, height: info.announced.height, frame_rates }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

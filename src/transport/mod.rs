@@ -10,6 +10,7 @@ mod channels;
 pub mod classify;
 mod codecs;
 mod description;
+mod extensions;
 pub mod framing;
 mod negotiation;
 mod outbox;
@@ -18,6 +19,7 @@ mod path;
 pub mod sdp;
 mod sections;
 mod senders;
+pub mod srtp;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,7 +31,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::media::{KeyframeRequestKind, Mid, Pt, Rid};
 use str0m::net::{Protocol as RtcProtocol, Receive};
-use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, Ssrc, Vp8Descriptor};
+use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
 use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output as RtcOutput, Rtc};
 
 use crate::sfu::{Codec, DataChannel};
@@ -39,9 +41,10 @@ use path::Path;
 use sections::Sections;
 
 pub use codecs::OpusOptions;
+pub use extensions::{AbsCaptureTime, AudioLevel, Extensions, PlayoutDelay};
 pub use negotiation::NegotiationError;
-pub use outbox::{Outbox, Packets, Route, Written};
-pub use outgoing::{Missing, Origin, OutgoingPacket, Vp8Fields};
+pub use outbox::{Outbox, Packets, Route, Totals};
+pub use outgoing::{Missing, Origin, OutgoingPacket};
 pub use sections::{ReceivePreference, RemoteTrack, SenderSpec};
 
 /// What every connection of this process shares.
@@ -96,6 +99,18 @@ pub struct IceCredentials {
     pub password: String,
 }
 
+/// What a new connection needs of its caller, as this module has neither randomness nor a clock.
+pub struct NewConnection {
+    pub ice: IceCredentials,
+    /// The `o=` line's session id.
+    pub session_id: u64,
+    /// SSRCs and the first numbers of retransmission streams are drawn from it.
+    pub seed: u64,
+    pub now: Instant,
+    /// What `now` is since the Unix epoch: goes into sender reports.
+    pub unix_time: Duration,
+}
+
 /// One thing to do after feeding the connection.
 #[derive(Debug)]
 pub enum Output {
@@ -143,14 +158,8 @@ pub struct MediaPacket {
     pub arrival: Instant,
     /// What the publisher's sender report says this timestamp means, since the Unix epoch.
     pub sender_time: Option<Duration>,
-    /// RFC 6464, −dBov: 0 loudest, 127 silence.
-    pub audio_level: Option<u8>,
     pub extensions: Extensions,
 }
-
-/// Header extensions that travel from publisher to subscriber untouched.
-#[derive(Debug, Clone, Default)]
-pub struct Extensions(ExtensionValues);
 
 /// A stream towards the client. Numbered by the caller's [`Transport::add_sender`] calls, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -227,7 +236,8 @@ impl Transport {
         }
     }
 
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// Does what is due. Packets go to `outbox`, or come out of [`Self::poll`].
+    pub fn handle_timeout(&mut self, now: Instant, _outbox: &mut Outbox) {
         self.input(Input::Timeout(now));
     }
 
@@ -343,15 +353,6 @@ impl Transport {
             let offset = Duration::from_secs_f64(f64::from(ticks.unsigned_abs()) / f64::from(clock_rate));
             if ticks >= 0 { at_report.checked_add(offset) } else { at_report.checked_sub(offset) }
         });
-        let audio_level = packet.header.ext_vals.audio_level.map(|level| level.unsigned_abs().min(127));
-        let mut extensions = packet.header.ext_vals;
-        // These number or name the publisher's connection; the subscriber's has its own.
-        extensions.mid = None;
-        extensions.rid = None;
-        extensions.rid_repair = None;
-        extensions.transport_cc = None;
-        extensions.abs_send_time = None;
-        extensions.tx_time_offs = None;
         Some(MediaPacket {
             section,
             layer,
@@ -364,36 +365,37 @@ impl Transport {
             payload: packet.payload,
             arrival: packet.timestamp,
             sender_time,
-            audio_level,
-            extensions: Extensions(extensions),
+            extensions: Extensions::received(&packet.header.ext_vals),
         })
     }
 
-    /// Sends a packet on a sender's stream. Silently nothing while the sender has no section yet. What is not written to
-    /// `outbox` at once comes out of [`Self::poll`].
-    pub fn send(&mut self, _now: Instant, sender: SenderId, packet: &OutgoingPacket<'_>, _outbox: &mut Outbox) {
-        let Some(stream) = self.sections.stream(sender) else { return };
+    /// Sends a packet on a sender's stream; silently nothing while the sender has no section yet, or no keys. When it gives a
+    /// time, a deadline of the connection came nearer: [`Self::handle_timeout`] is due then.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        sender: SenderId,
+        packet: &OutgoingPacket<'_>,
+        _outbox: &mut Outbox,
+    ) -> Option<Instant> {
+        let stream = self.sections.stream(sender)?;
         let nackable = stream.rtx.is_some();
-        let mut rtp = RtpWrite::new(
+        let mut payload = packet.payload[packet.rewrite.range(packet.payload.len())].to_vec();
+        packet.rewrite.apply(&mut payload);
+        let rtp = RtpWrite::new(
             Pt::new_with_value(stream.pt),
             packet.sequence.into(),
             packet.timestamp,
             packet.arrival,
-            packet.payload.to_vec(),
+            payload,
         )
         .marker(packet.marker)
-        .ext_vals(packet.extensions.0.clone())
+        .ext_vals(packet.extensions.values())
         .nackable(nackable);
-        if let Some(fields) = packet.vp8 {
-            match vp8_patch(packet.payload, fields) {
-                Some(patch) => rtp = rtp.vp8_patch(patch),
-                // A descriptor that parsed before must parse now; a packet that cannot be rewritten would corrupt the stream.
-                None => return,
-            }
-        }
         if let Some(tx) = self.rtc.direct_api().stream_tx(&stream.ssrc.into()) {
             tx.write_rtp(rtp);
         }
+        Some(now)
     }
 
     /// Answers [`Event::Missing`]: sends the packet once more, on the stream's retransmission stream (RFC 4588). `payload` and
@@ -445,17 +447,3 @@ impl Transport {
 
 /// Far enough to never come, near enough to add to an Instant.
 const FOREVER: Duration = Duration::from_secs(86_400 * 365);
-
-fn vp8_patch(payload: &[u8], fields: Vp8Fields) -> Option<str0m::rtp::Vp8Patch> {
-    let mut builder = Vp8Descriptor::parse(payload).ok()?.patch();
-    if let Some(id) = fields.picture_id {
-        builder = builder.picture_id(id);
-    }
-    if let Some(index) = fields.tl0picidx {
-        builder = builder.tl0_pic_idx(index);
-    }
-    if let Some(index) = fields.keyidx {
-        builder = builder.key_idx(index);
-    }
-    builder.build().ok()
-}

@@ -30,12 +30,12 @@ pub struct Outbox {
     /// Where each packet ends.
     ends: Vec<usize>,
     runs: Vec<Run>,
-    written: Written,
+    totals: Totals,
 }
 
-/// All that ever went through an outbox.
+/// What has been written since the start, sent or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct Totals {
     pub packets: u64,
     pub bytes: u64,
 }
@@ -71,13 +71,9 @@ impl Outbox {
             self.runs.push(Run { route, first: self.ends.len() });
         }
         self.used += written.min(room);
+        self.totals.packets += 1;
+        self.totals.bytes += written as u64;
         self.ends.push(self.used);
-        self.written.packets += 1;
-        self.written.bytes += written as u64;
-    }
-
-    pub fn written(&self) -> Written {
-        self.written
     }
 
     /// So much waits that it should leave before more is written.
@@ -92,6 +88,10 @@ impl Outbox {
     /// Packets waiting.
     pub fn len(&self) -> usize {
         self.ends.len()
+    }
+
+    pub fn totals(&self) -> Totals {
+        self.totals
     }
 
     /// Every run with its packets, in the order of writing.
@@ -156,8 +156,8 @@ mod tests {
         outbox.clear();
         assert!(outbox.is_empty() && contents(&outbox).is_empty());
         outbox.push(route(3), &[1]);
+        assert_eq!(outbox.totals(), Totals { packets: 5, bytes: 13 });
         assert_eq!(contents(&outbox), [(3, vec![vec![1]])], "nothing of the former turn");
-        assert_eq!(outbox.written(), Written { packets: 5, bytes: 13 }, "but all is counted");
     }
 
     #[test]

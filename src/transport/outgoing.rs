@@ -3,9 +3,10 @@
 //! A payload is shared by everybody who receives it and lives in the track's packet cache: a connection copies it into the
 //! packet it encrypts, and keeps only the numbers by which the packet can be made again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Extensions, SenderId};
+use crate::rtp::{DependencyRewrite, Rewrite};
 
 /// An RTP packet to send: a [`MediaPacket`](super::MediaPacket) under the numbers the forwarder chose for it.
 #[derive(Debug)]
@@ -15,19 +16,16 @@ pub struct OutgoingPacket<'a> {
     pub timestamp: u32,
     pub marker: bool,
     pub payload: &'a [u8],
-    pub vp8: Option<Vp8Fields>,
+    pub rewrite: Rewrite,
+    /// `None`: the dependency descriptor goes along as it came.
+    pub dependency: Option<DependencyRewrite>,
     pub extensions: &'a Extensions,
     /// When it arrived from the publisher.
     pub arrival: Instant,
+    /// What the publisher's sender report says of its timestamp, since the Unix epoch: keeps sound and picture of one
+    /// publisher together.
+    pub sender_time: Option<Duration>,
     pub origin: Origin,
-}
-
-/// VP8 payload descriptor fields to overwrite while the packet is written; widths stay as they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Vp8Fields {
-    pub picture_id: Option<u16>,
-    pub tl0picidx: Option<u8>,
-    pub keyidx: Option<u8>,
 }
 
 /// Where the packet stands in the track's packet cache: what the room needs to find it again.
