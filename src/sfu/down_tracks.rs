@@ -94,3 +94,77 @@ impl DownTracks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::sfu::layer_selector::Target;
+    use crate::sfu::{ParticipantId, Side};
+
+    fn slot(index: u32) -> Slot {
+        Slot::new(index)
+    }
+
+    fn some(count: u32) -> DownTracks {
+        let mut down_tracks = DownTracks::default();
+        for index in 0..count {
+            let mut down_track = DownTrack::new(ParticipantId(index.into()), slot(index), Side::Publisher, false);
+            down_track.bind(Some(index), 0, 0);
+            down_track.open(Instant::now());
+            down_tracks.push(down_track);
+        }
+        down_tracks
+    }
+
+    fn flowing(down_tracks: &DownTracks) -> Vec<u64> {
+        let mut ids: Vec<u64> = down_tracks.flowing().iter().map(|d| d.subscriber.0).collect();
+        ids.sort();
+        ids
+    }
+
+    fn turn(down_tracks: &mut DownTracks, index: u32, on: bool) {
+        down_tracks.update(slot(index), |d| d.aim(on.then_some(Target::MAX))).expect("there");
+    }
+
+    /// Each is found, and stands on the right side.
+    fn check(down_tracks: &mut DownTracks) {
+        let slots: Vec<Slot> = down_tracks.iter().map(|d| d.slot).collect();
+        for slot in slots {
+            assert_eq!(down_tracks.get_mut(slot).expect("known").slot, slot);
+        }
+        assert!(down_tracks.flowing().iter().all(DownTrack::flows));
+        assert_eq!(down_tracks.iter().filter(|d| d.flows()).count(), down_tracks.flowing().len());
+    }
+
+    #[test]
+    fn those_who_flow_stand_in_front() {
+        let mut down_tracks = some(6);
+        assert!(flowing(&down_tracks).is_empty());
+        for (index, on) in [(3, true), (5, true), (0, true), (3, false), (3, true), (5, true)] {
+            turn(&mut down_tracks, index, on);
+            check(&mut down_tracks);
+        }
+        assert_eq!(flowing(&down_tracks), [0, 3, 5]);
+        down_tracks.update_all(|d| d.aim((d.subscriber.0 % 2 == 0).then_some(Target::MAX)));
+        check(&mut down_tracks);
+        assert_eq!(flowing(&down_tracks), [0, 2, 4]);
+        down_tracks.update_all(|d| d.aim(None));
+        assert!(flowing(&down_tracks).is_empty());
+    }
+
+    #[test]
+    fn one_that_goes_leaves_the_others_where_they_can_be_found() {
+        let mut down_tracks = some(5);
+        [0, 1, 2].into_iter().for_each(|index| turn(&mut down_tracks, index, true));
+        for (gone, left) in [(1, vec![0, 2]), (4, vec![0, 2]), (0, vec![2]), (2, vec![])] {
+            down_tracks.remove(slot(gone));
+            down_tracks.remove(slot(gone));
+            check(&mut down_tracks);
+            assert!(down_tracks.get_mut(slot(gone)).is_none());
+            assert_eq!(flowing(&down_tracks), left);
+        }
+        assert_eq!(down_tracks.iter().map(|d| d.subscriber.0).collect::<Vec<_>>(), [3]);
+    }
+}

@@ -161,3 +161,149 @@ impl PacketCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sfu::Codec;
+    use crate::transport::Extensions;
+
+    struct Layer {
+        cache: PacketCache,
+        start: Instant,
+        payload: Arc<[u8]>,
+    }
+
+    impl Layer {
+        fn new() -> Layer {
+            Layer { cache: PacketCache::default(), start: Instant::now(), payload: vec![0; 1000].into() }
+        }
+
+        fn packet(&self, sequence: u64, ms: u64) -> MediaPacket {
+            MediaPacket {
+                section: 0,
+                layer: 0,
+                codec: Codec::Vp8,
+                sequence,
+                restarted: false,
+                timestamp: ms as u32 * 90,
+                clock_rate: 90_000,
+                marker: false,
+                payload: self.payload.clone(),
+                arrival: self.at(ms),
+                sender_time: None,
+                extensions: Extensions::default(),
+            }
+        }
+
+        fn at(&self, ms: u64) -> Instant {
+            self.start + Duration::from_millis(ms)
+        }
+
+        /// Gives the number it got.
+        fn insert(&mut self, sequence: u64, ms: u64) -> Option<u64> {
+            let packet = self.packet(sequence, ms);
+            self.cache.insert(packet, false).map(|p| p.sequence)
+        }
+
+        fn insert_keyframe(&mut self, sequence: u64, ms: u64) {
+            let packet = self.packet(sequence, ms);
+            self.cache.insert(packet, true).expect("new");
+        }
+
+        fn kept(&self) -> Vec<u64> {
+            (0..300_000).filter(|n| self.cache.get(*n).is_some()).collect()
+        }
+
+        fn picture(&self, ms: u64) -> Option<Range<u64>> {
+            self.cache.picture(self.at(ms))
+        }
+    }
+
+    #[test]
+    fn packets_are_found_again_in_whatever_order_they_came() {
+        let mut layer = Layer::new();
+        for sequence in [100, 103, 101, 99, 260, 250] {
+            assert_eq!(layer.insert(sequence, 0), Some(sequence));
+        }
+        assert_eq!(layer.insert(101, 1), None, "twice");
+        assert_eq!(layer.kept(), [99, 100, 101, 103, 250, 260]);
+        assert_eq!(layer.cache.newest().map(|p| p.sequence), Some(260));
+        assert!(layer.cache.get(u64::MAX).is_none() && PacketCache::default().get(0).is_none());
+    }
+
+    #[test]
+    fn it_is_bounded_in_packets_time_and_bytes() {
+        let mut layer = Layer::new();
+        (0..3000).for_each(|n| drop(layer.insert(n, n / 10)));
+        assert_eq!(layer.kept(), (3000 - MAX_PACKETS..3000).collect::<Vec<_>>());
+        assert_eq!(layer.insert(3000 - MAX_PACKETS - 1, 300), None, "too late");
+        assert_eq!(layer.cache.ring.len() as u64, MAX_PACKETS);
+
+        let mut layer = Layer::new();
+        (0..100).for_each(|n| drop(layer.insert(n, n * 100)));
+        assert_eq!(layer.kept(), (79..100).collect::<Vec<_>>(), "two seconds");
+
+        let mut layer = Layer::new();
+        layer.payload = vec![0; 64 << 10].into();
+        (0..100).for_each(|n| drop(layer.insert(n, 0)));
+        assert_eq!(layer.kept().len(), MAX_BYTES / (64 << 10));
+        layer.cache.clear();
+        assert_eq!((layer.kept().len(), layer.cache.bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_jump_leaves_nothing_behind() {
+        let mut layer = Layer::new();
+        layer.insert_keyframe(5, 0);
+        assert_eq!(layer.insert(200_000, 1), Some(200_000));
+        assert_eq!((layer.kept(), layer.picture(1)), (vec![200_000], None));
+        assert_eq!(layer.cache.bytes, 1000);
+    }
+
+    #[test]
+    fn a_stream_that_replaces_another_gets_numbers_of_its_own() {
+        let mut layer = Layer::new();
+        (500..510).for_each(|n| drop(layer.insert(n, 0)));
+        let first = MediaPacket { restarted: true, ..layer.packet(505, 10) };
+        let base = layer.cache.insert(first, true).expect("new").sequence;
+        assert_eq!(base, 510 + STREAM_GAP);
+        assert_eq!(layer.insert(504, 11), Some(base - 1), "before it, but late");
+        assert_eq!(layer.insert(506, 12), Some(base + 1));
+        assert_eq!(layer.kept(), [base - 1, base, base + 1], "the former stream is gone");
+        assert_eq!(layer.picture(12), Some(base..base + 2));
+    }
+
+    #[test]
+    fn a_picture_is_whole_young_and_short() {
+        let mut layer = Layer::new();
+        assert_eq!(layer.picture(0), None);
+        (10..20).for_each(|n| drop(layer.insert(n, 0)));
+        assert_eq!(layer.picture(0), None, "no keyframe");
+        layer.insert_keyframe(20, 100);
+        layer.insert(21, 101);
+        layer.insert(23, 102);
+        assert_eq!(layer.picture(102), None, "a hole");
+        layer.insert(22, 110);
+        assert_eq!(layer.picture(110), Some(20..24));
+        assert_eq!(layer.picture(2100), Some(20..24));
+        assert_eq!(layer.picture(2101), None, "too old");
+        (24..24 + MAX_PICTURE_PACKETS).for_each(|n| drop(layer.insert(n, 120)));
+        assert_eq!(layer.picture(120), None, "too long");
+        layer.insert_keyframe(500, 130);
+        assert_eq!(layer.picture(130), Some(500..501));
+    }
+
+    #[test]
+    fn a_keyframe_begins_with_its_first_packet() {
+        let mut layer = Layer::new();
+        layer.insert_keyframe(10, 0);
+        layer.insert_keyframe(11, 0);
+        assert_eq!(layer.picture(0), Some(10..12), "parameter sets, then the picture");
+        layer.insert_keyframe(30, 100);
+        layer.insert_keyframe(20, 101);
+        assert_eq!(layer.cache.keyframe().map(|p| p.sequence), Some(30), "one that is late is not the last");
+    }
+}

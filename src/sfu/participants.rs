@@ -13,6 +13,11 @@ use super::participant::Participant;
 pub(super) struct Slot(u32);
 
 impl Slot {
+    #[cfg(test)]
+    pub fn new(index: u32) -> Slot {
+        Slot(index)
+    }
+
     pub fn index(self) -> usize {
         self.0 as usize
     }
