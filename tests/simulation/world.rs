@@ -89,7 +89,7 @@ impl World {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_be_bytes());
         let mut world = World {
-            sfu: Sfu::new(settings, Limits { max_participants: 100, max_rooms: 10 }, key),
+            sfu: Sfu::new(settings, Limits { max_participants: 250, max_rooms: 10 }, key),
             clients: Vec::new(),
             start,
             now: start,
