@@ -112,6 +112,10 @@ pub struct Counts {
     pub rooms: usize,
     pub participants: usize,
     pub tracks: usize,
+    /// User fragments and addresses that lead to a connection.
+    pub routes: usize,
+    /// Deadlines that wait.
+    pub timers: usize,
     pub packets_received: u64,
     pub bytes_received: u64,
     pub packets_sent: u64,
@@ -478,6 +482,8 @@ impl Sfu {
             rooms: self.rooms.len(),
             participants: self.members.len(),
             tracks: self.rooms.values().map(Room::track_count).sum(),
+            routes: self.turn.routes.ufrags.len() + self.turn.routes.addresses.len(),
+            timers: self.turn.timers.len(),
             ..self.turn.counts
         }
     }

@@ -6,6 +6,7 @@
 
 mod chance;
 mod chaos;
+mod churn;
 mod client;
 mod dual;
 mod hostile;
