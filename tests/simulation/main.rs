@@ -9,6 +9,7 @@ mod chaos;
 mod churn;
 mod client;
 mod dual;
+mod forgery;
 mod hostile;
 mod lifecycle;
 mod loss;
