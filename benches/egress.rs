@@ -50,7 +50,7 @@ fn header(bencher: Bencher) {
     });
 }
 
-#[divan::bench(args = PROFILES, consts = [VIDEO, AUDIO])]
+#[divan::bench(args = PROFILES, consts = [VIDEO, AUDIO], sample_size = 100)]
 fn seal<const LEN: usize>(bencher: Bencher, profile: Profile) {
     let (mut keys, _) = keys(profile);
     let mut stream = keys.stream(SSRC).expect("its first use");
@@ -64,7 +64,7 @@ fn seal<const LEN: usize>(bencher: Bencher, profile: Profile) {
 }
 
 /// Everything: header, payload, index, encryption.
-#[divan::bench(args = PROFILES, consts = [VIDEO, AUDIO])]
+#[divan::bench(args = PROFILES, consts = [VIDEO, AUDIO], sample_size = 100)]
 fn packet<const LEN: usize>(bencher: Bencher, profile: Profile) {
     let (mut keys, _) = keys(profile);
     let mut stream = keys.stream(SSRC).expect("its first use");
