@@ -113,7 +113,7 @@ fn a_voice_is_understood_with_thirty_percent_lost() {
 #[test]
 fn the_lowest_layer_flows_with_twenty_percent_lost() {
     let mut world = call_with_one_bad_line(0.2, 14);
-    let low = TrackSettings { disabled: false, quality: Quality::High, width: 320, height: 180 };
+    let low = TrackSettings { disabled: false, quality: Quality::High, width: 320, height: 180, fps: 0 };
     for viewer in 0..3 {
         world.clients[viewer].ask_for_all(low);
     }
