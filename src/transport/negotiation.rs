@@ -105,6 +105,7 @@ impl Transport {
             upstream: None,
             streams: Default::default(),
             progress: Progress::NoChecks,
+            handshaken: false,
             told_closed: false,
             path: Path::default(),
             egress: Some(Egress::new(&new, keys)),

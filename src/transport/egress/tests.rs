@@ -411,11 +411,8 @@ fn reports_come_soon_then_every_second_and_not_when_idle() {
         }
         pair.now += ms(10);
     }
-    let expected = [
-        (50, vec![(AUDIO, 6), (VIDEO, 6)]),
-        (1050, vec![(AUDIO, 106), (VIDEO, 100)]),
-        (2050, vec![(AUDIO, 200)]),
-    ];
+    let expected =
+        [(50, vec![(AUDIO, 6), (VIDEO, 6)]), (1050, vec![(AUDIO, 106), (VIDEO, 100)]), (2050, vec![(AUDIO, 200)])];
     assert_eq!(at, expected);
     assert_eq!(due, None, "nothing is due any more");
 }
