@@ -17,42 +17,36 @@ use crate::transport::{Datagram, Event, MediaPacket, Missing, Output};
 
 impl Room {
     pub fn receive(&mut self, now: Now, link: Link, datagram: Datagram<'_>, turn: &mut Turn) {
-        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side))
-        else {
-            return;
-        };
+        let Some(connection) = self.participants.connection(link) else { return };
         connection.transport.handle_datagram(now.instant, datagram);
         self.drain(now, link, turn);
     }
 
     pub fn connection_due(&mut self, at: Instant, link: Link, turn: &mut Turn) {
-        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side))
-        else {
-            return;
-        };
+        let Some(connection) = self.participants.connection(link) else { return };
         if connection.alarm.ring(at) {
             turn.counts.wakeups += 1;
-            connection.touch(link, turn);
+            connection.touch(turn);
         }
     }
 
     /// Carries out everything a connection wants to do now.
     pub fn drain(&mut self, now: Now, link: Link, turn: &mut Turn) {
         let id = link.participant;
-        if let Some(connection) = self.participants.get_mut(&id).and_then(|p| p.connection(link.side))
+        if let Some(connection) = self.participants.connection(link)
             && std::mem::take(&mut connection.dirty)
         {
             connection.transport.handle_timeout(now.instant, &mut turn.outbox);
         }
         loop {
-            let Some(connection) = self.participants.get_mut(&id).and_then(|p| p.connection(link.side)) else { return };
+            let Some(connection) = self.participants.connection(link) else { return };
             match connection.transport.poll() {
                 Output::Timeout(at) => {
                     connection.alarm.set(at, Timer::Connection(link), &mut turn.timers);
                     return;
                 }
                 Output::Transmit(route, packet) => {
-                    connection.learn_address((route.protocol, route.destination), link, turn);
+                    connection.learn_address((route.protocol, route.destination), turn);
                     turn.outbox.push(route, &packet);
                 }
                 Output::Event(Event::Media(packet)) => self.arrive(now, id, packet, turn),
@@ -109,10 +103,7 @@ impl Room {
 
     /// Packets that waited so as not to leave in a burst.
     pub fn pacer_due(&mut self, now: Now, at: Instant, link: Link, turn: &mut Turn) {
-        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side))
-        else {
-            return;
-        };
+        let Some(connection) = self.participants.connection(link) else { return };
         if !connection.pacer.alarm.ring(at) {
             return;
         }
@@ -120,7 +111,7 @@ impl Room {
             let Some(Paced { track, sender, origin, out }) = connection.pacer.pop() else { break };
             let cached = self.tracks.get(&track).and_then(|t| t.cached(origin));
             if let Some(packet) = cached {
-                connection.send(now, link, sender, &out, packet, turn);
+                connection.send(now, sender, &out, packet, turn);
             }
         }
         if let Some(next) = connection.pacer.next_timeout(now.instant) {

@@ -42,6 +42,7 @@ use crate::transport::classify::{self, Datagram as Classified};
 use crate::transport::{Datagram, Outbox, Protocol, Settings};
 use fan_out::FanOut;
 use ids::Ids;
+use participants::Slot;
 use room::Room;
 use timers::{Timer, Timers};
 
@@ -165,6 +166,8 @@ enum Side {
 struct Link {
     room: RoomId,
     participant: ParticipantId,
+    /// Where the room keeps the participant.
+    slot: Slot,
     side: Side,
 }
 

@@ -177,23 +177,20 @@ impl Room {
     /// Opens the connection we send on, with the data channels, and describes it even when there is no track yet: the
     /// client is connected only when it is.
     pub fn open_subscriber(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
-        let link = Link { room: self.id, participant: id, side: Side::Subscriber };
+        let Some(participant) = self.participants.get_mut(&id) else { return };
+        let link = participant.link(self.id, Side::Subscriber);
         let transport = Transport::offerer(&turn.settings, turn.ids.connection(now));
-        let connection = Connection::new(transport, link, turn);
-        if let Some(participant) = self.participants.get_mut(&id) {
-            participant.subscriber = Some(connection);
-            participant.downstream.forced = true;
-            self.schedule_negotiation(now, id, turn);
-        }
+        participant.subscriber = Some(Connection::new(transport, link, turn));
+        participant.downstream.forced = true;
+        self.schedule_negotiation(now, id, turn);
     }
 
     /// Offers the connection we send on with new ICE credentials: the client may have changed its network.
     pub fn restart_subscriber(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
-        let link = Link { room: self.id, participant: id, side: Side::Subscriber };
         let Some(participant) = self.participants.get_mut(&id) else { return };
         let Some(connection) = &mut participant.subscriber else { return };
         connection.transport.restart_ice(turn.ids.ice());
-        connection.refresh_ufrag(link, turn);
+        connection.refresh_ufrag(turn);
         // Whatever offer was out was lost with the old socket.
         participant.downstream.offered_at = None;
         participant.downstream.forced = true;
@@ -213,7 +210,7 @@ impl Room {
             return;
         }
         let (sdp, sending) = connection.transport.create_offer();
-        connection.touch(Link { room, participant: id, side: Side::Subscriber }, turn);
+        connection.touch(turn);
         participant.downstream.offer_id += 1;
         participant.downstream.offered_at = Some(now.instant);
         participant.downstream.described_at = Some(now.instant);
@@ -247,7 +244,6 @@ impl Room {
 
     /// Both sides agree on a description: what it bound can flow, what it refused is given up.
     pub fn described(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
-        let room = self.id;
         let Some(participant) = self.participants.get_mut(&id) else { return };
         participant.downstream.requested = None;
         participant.downstream.described_at = Some(now.instant);
@@ -260,7 +256,7 @@ impl Room {
         let streams: Vec<(TrackKey, Option<u32>)> =
             senders.iter().map(|(key, sender)| (*key, connection.transport.stream_of(*sender))).collect();
         let more_to_say = connection.transport.needs_description();
-        connection.touch(Link { room, participant: id, side }, turn);
+        connection.touch(turn);
         for key in refused {
             self.drop_down_track(key, id);
             self.stop_sending(now, key, id, turn);
@@ -316,11 +312,9 @@ impl Room {
     }
 
     pub fn send_data(&mut self, to: ParticipantId, channel: DataChannel, message: &[u8], turn: &mut Turn) {
-        let room = self.id;
         let Some(participant) = self.participants.get_mut(&to) else { return };
-        let link = Link { room, participant: to, side: participant.downstream_side() };
         let Some(connection) = participant.downstream_connection() else { return };
         connection.transport.send_data(channel, message);
-        connection.touch(link, turn);
+        connection.touch(turn);
     }
 }
