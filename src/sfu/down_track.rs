@@ -1,10 +1,10 @@
 //! A subscription: one track on its way to one participant. Owned by its [`Track`](super::track::Track).
 
-use super::forwarder::{Forwarder, Incoming, Vp8Rewrite};
+use super::forwarder::{Forwarder, Incoming, Selection};
 use super::info::ParticipantId;
 use super::layer_activity::AliveLayers;
 use super::layer_selector::{LayerSelector, Published, Target};
-use crate::rtp::{Rewrite, vp8};
+use crate::rtp::Rewrite;
 use crate::transport::{OutgoingPacket, SenderId};
 
 pub(super) struct DownTrack {
@@ -14,6 +14,8 @@ pub(super) struct DownTrack {
     /// The SSRC that the client knows the stream by; `None` until a description with it has been sent.
     stream: Option<u32>,
     pub selector: LayerSelector,
+    /// The client cannot play redundant audio, which this track is, and gets what is in it.
+    pub unwraps: bool,
     forwarder: Forwarder,
 }
 
@@ -24,6 +26,7 @@ impl DownTrack {
             sender: None,
             stream: None,
             selector: LayerSelector::new(adaptive_stream),
+            unwraps: false,
             forwarder: Forwarder::new(0, 0),
         }
     }
@@ -44,34 +47,44 @@ impl DownTrack {
         if self.stream.is_some() { self.selector.target(published, alive) } else { None }
     }
 
-    /// The layer whose keyframe the subscriber waits for.
-    pub fn wants_keyframe(&self, target: Option<Target>) -> Option<u8> {
-        self.forwarder.wants_keyframe_from(target.map(|t| t.spatial))
+    /// The stream whose keyframe the subscriber waits for.
+    pub fn wants_keyframe(&self, target: Option<Target>, published: &Published<'_>, alive: AliveLayers) -> Option<u8> {
+        self.forwarder.wants_keyframe_from(target.map(|t| select(t, published)), alive.highest())
     }
 
-    /// The layer's stream was replaced: its numbers start over.
-    pub fn reset_layer(&mut self, layer: u8) {
-        self.forwarder.reset_layer(layer);
+    /// The stream was replaced: its numbers start over.
+    pub fn reset_stream(&mut self, stream: u8) {
+        self.forwarder.reset_stream(stream);
     }
 
-    pub fn current_layer(&self) -> Option<u8> {
-        self.forwarder.current_layer()
+    pub fn current_stream(&self) -> Option<u8> {
+        self.forwarder.current_stream()
     }
 
     /// The packet as this subscriber shall see it; `None`: not at all.
-    pub fn forward(&mut self, target: Option<Target>, incoming: &Incoming<'_>) -> Option<OutgoingPacket> {
-        let out = self.forwarder.forward(target.map(|t| t.spatial), incoming)?;
-        let vp8 = |fields: Vp8Rewrite| vp8::Numbers {
-            picture_id: fields.picture_id.unwrap_or_default(),
-            tl0_picture_index: fields.tl0picidx.unwrap_or_default(),
-            key_index: fields.keyidx.unwrap_or_default(),
-        };
-        Some(OutgoingPacket {
-            sequence: out.sequence,
-            timestamp: out.timestamp,
-            marker: out.marker,
-            rewrite: out.vp8.map_or(Rewrite::None, |fields| Rewrite::Vp8(vp8(fields))),
-            dependency: None,
-        })
+    pub fn forward(
+        &mut self,
+        target: Option<Target>,
+        published: &Published<'_>,
+        incoming: &Incoming<'_>,
+    ) -> Option<OutgoingPacket> {
+        let mut outgoing = self.forwarder.forward(target.map(|t| select(t, published)), incoming)?;
+        if self.unwraps
+            && let Some(from) = incoming.primary
+            && outgoing.rewrite == Rewrite::None
+        {
+            outgoing.rewrite = Rewrite::Primary { from };
+        }
+        Some(outgoing)
+    }
+}
+
+/// A layer is a stream of its own, or one among those of a scalable stream.
+fn select(target: Target, published: &Published<'_>) -> Selection {
+    let Target { spatial, temporal } = target;
+    if published.scalable {
+        Selection { stream: 0, spatial, temporal }
+    } else {
+        Selection { stream: spatial, spatial: Target::MAX.spatial, temporal }
     }
 }

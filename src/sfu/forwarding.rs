@@ -5,14 +5,12 @@ use std::time::Instant;
 
 use super::active_speaker::SpeakerLevel;
 use super::event::EventKind;
-use super::forwarder::{Incoming, PictureId, Vp8};
 use super::info::{Codec, MediaKind, ParticipantId, Speaker};
 use super::layer_selector::MAX_LAYERS;
 use super::room::Room;
 use super::timers::Timer;
 use super::track::{Track, published};
 use super::{Link, Now, TrackKey, Turn};
-use crate::rtp::{h264, vp8};
 use crate::transport::{Datagram, Event, MediaPacket, Output, SenderId};
 
 impl Room {
@@ -72,7 +70,12 @@ impl Room {
             return;
         };
         let Some(track) = self.tracks.get_mut(&key) else { return };
-        let incoming = describe(&packet);
+        // Receivers were told one codec; a publisher that changes it has to say so.
+        let plain = packet.codec == Codec::Opus && track.info.codec == Some(Codec::Red);
+        if track.info.codec != Some(packet.codec) && !plain {
+            return;
+        }
+        let (incoming, frame_start) = track.reader.read(&packet);
         if packet.codec.kind() == MediaKind::Audio {
             if let Some(audio) = packet.extensions.audio_level.filter(|_| !track.info.muted) {
                 self.speakers.observe(now.instant, publisher, audio.level);
@@ -81,7 +84,11 @@ impl Room {
                 }
             }
         } else {
-            track.activity.observe(packet.layer, now.instant);
+            let layer = if track.info.scalable { incoming.frame.spatial } else { packet.layer };
+            track.activity.observe(layer, now.instant);
+            if frame_start {
+                track.frame_rates.observe(layer, incoming.frame.temporal, now.instant);
+            }
             if incoming.keyframe_start
                 && let Some(throttle) = track.throttles.get_mut(usize::from(packet.layer))
             {
@@ -94,13 +101,13 @@ impl Room {
         let published = published(&track.info, &track.frame_rates);
         for down_track in &mut track.down_tracks {
             if packet.restarted {
-                down_track.reset_layer(packet.layer);
+                down_track.reset_stream(packet.layer);
             }
             // Muted: what still comes is left out without a gap.
             let target = if track.info.muted { None } else { down_track.target(&published, alive) };
-            let outgoing = down_track.forward(target, &incoming);
-            if let Some(layer) = down_track.wants_keyframe(target) {
-                wanted[usize::from(layer)] = true;
+            let outgoing = down_track.forward(target, &published, &incoming);
+            if let Some(stream) = down_track.wants_keyframe(target, &published, alive) {
+                wanted[usize::from(stream)] = true;
             }
             let (Some(outgoing), Some(sender)) = (outgoing, down_track.sender) else { continue };
             let Some(subscriber) = self.participants.get_mut(&down_track.subscriber) else { continue };
@@ -127,18 +134,18 @@ impl Room {
         let video = |track: &&mut Track| track.info.announced.kind == MediaKind::Video;
         let Some(track) = self.tracks.get_mut(&key).filter(video) else { return };
         // While a switch is under way its own request is out already.
-        let Some(layer) = track.down_track(subscriber).and_then(|d| d.current_layer()) else { return };
-        track.broken[usize::from(layer)] = true;
+        let Some(stream) = track.down_track(subscriber).and_then(|d| d.current_stream()) else { return };
+        track.broken[usize::from(stream)] = true;
         let mut wanted = [false; MAX_LAYERS];
-        wanted[usize::from(layer)] = true;
+        wanted[usize::from(stream)] = true;
         self.request_keyframes(now, key, wanted, turn);
     }
 
-    /// Asks for a keyframe of every layer that a subscriber waits for: after a subscription, a change of layer, an unmute.
+    /// Asks for a keyframe of every stream that a subscriber waits for: after a subscription, a change of layer, an unmute.
     pub fn refresh_pictures(&mut self, now: Now, key: TrackKey, turn: &mut Turn) {
         let Some(track) = self.tracks.get(&key) else { return };
         if track.info.announced.kind == MediaKind::Video {
-            let wanted = track.wanted_layers();
+            let wanted = track.wanted_streams();
             self.request_keyframes(now, key, wanted, turn);
         }
     }
@@ -159,14 +166,14 @@ impl Room {
             return;
         }
         // A request nobody waits for any more is not repeated.
-        let waiting = track.wanted_layers();
-        for (layer, throttle) in (0u8..).zip(&mut track.throttles) {
-            let broken = track.broken[usize::from(layer)];
-            let watched = || track.down_tracks.iter().any(|d| d.current_layer() == Some(layer));
-            let wanted = waiting[usize::from(layer)] || (broken && watched());
+        let waiting = track.wanted_streams();
+        for (stream, throttle) in (0u8..).zip(&mut track.throttles) {
+            let broken = track.broken[usize::from(stream)];
+            let watched = || track.down_tracks.iter().any(|d| d.current_stream() == Some(stream));
+            let wanted = waiting[usize::from(stream)] || (broken && watched());
             if !wanted {
                 throttle.cancel();
-                track.broken[usize::from(layer)] = false;
+                track.broken[usize::from(stream)] = false;
             }
         }
         self.send_keyframe_requests(now, key, turn);
@@ -237,37 +244,5 @@ impl Room {
         if !heard.is_empty() {
             turn.emit(id, EventKind::SpeakersChanged(heard));
         }
-    }
-}
-
-/// What the forwarder needs to know of a packet. Nothing past the codec's payload descriptor is looked at, but for the
-/// frame type bit that stays clear under end-to-end encryption.
-fn describe(packet: &MediaPacket) -> Incoming<'_> {
-    let (keyframe_start, vp8) = match packet.codec {
-        Codec::Opus => (true, None),
-        Codec::H264 => (h264::starts_key_frame(&packet.payload), None),
-        Codec::Vp8 => match vp8::Descriptor::parse(&packet.payload) {
-            Some(descriptor) => (
-                descriptor.starts_key_frame(&packet.payload),
-                Some(Vp8 {
-                    picture_id: descriptor.picture_id.map(|id| PictureId { value: id.value, wide: id.wide }),
-                    tl0picidx: descriptor.tl0_picture_index,
-                    keyidx: descriptor.key_index,
-                }),
-            ),
-            None => (false, None),
-        },
-    };
-    Incoming {
-        layer: packet.layer,
-        sequence: packet.sequence,
-        timestamp: packet.timestamp,
-        marker: packet.marker,
-        arrival: packet.arrival,
-        payload: &packet.payload,
-        keyframe_start,
-        clock_rate: packet.clock_rate,
-        sender_time: packet.sender_time,
-        vp8,
     }
 }

@@ -13,6 +13,7 @@ mod down_track;
 mod event;
 mod forwarder;
 mod forwarding;
+mod frame_reader;
 mod ids;
 mod info;
 mod keyframe;

@@ -2,7 +2,8 @@
 
 use super::TrackKey;
 use super::down_track::DownTrack;
-use super::info::{LayerInfo, NewTrack, ParticipantId, Quality, Sid, TrackInfo};
+use super::frame_reader::FrameReader;
+use super::info::{Codec, Encryption, LayerInfo, NewTrack, ParticipantId, Quality, Sid, TrackInfo};
 use super::keyframe::KeyframeThrottle;
 use super::layer_activity::{FrameRates, LayerActivity};
 use super::layer_selector::{MAX_LAYERS, Published};
@@ -16,11 +17,12 @@ pub(super) struct Track {
     pub publisher_sid: Sid,
     /// The publisher's m-line; `None` until an offer carried the track. Only then do others hear of it.
     pub section: Option<usize>,
+    pub reader: FrameReader,
     /// Which layers arrive.
     pub activity: LayerActivity,
     pub frame_rates: FrameRates,
     pub throttles: [KeyframeThrottle; MAX_LAYERS],
-    /// Layers of which a receiver lost a picture that no keyframe has mended yet.
+    /// Streams of which a receiver lost a picture that no keyframe has mended yet.
     pub broken: [bool; MAX_LAYERS],
     pub down_tracks: Vec<DownTrack>,
     /// The publisher knows that somebody listens.
@@ -35,7 +37,8 @@ impl Track {
             codec: None,
             mid: None,
             muted: announced.muted,
-            simulcast: announced.layers.len() > 1,
+            simulcast: announced.layers.len() > 1 && !announced.codec.is_some_and(Codec::is_scalable),
+            scalable: announced.codec.is_some_and(Codec::is_scalable),
             layers: announced.layers.clone(),
             announced,
         };
@@ -45,6 +48,7 @@ impl Track {
             publisher,
             publisher_sid,
             section: None,
+            reader: FrameReader::default(),
             activity: LayerActivity::new(),
             frame_rates: FrameRates::default(),
             throttles: Default::default(),
@@ -72,13 +76,13 @@ impl Track {
 
     /// The offer carries the track: from now on others may subscribe. False when no codec of it can be forwarded.
     pub fn bind(&mut self, remote: &RemoteTrack) -> bool {
-        let wanted = self.info.announced.codec.filter(|codec| remote.codecs.contains(codec));
-        let Some(codec) = wanted.or_else(|| remote.codecs.first().copied()) else { return false };
+        let Some(codec) = self.info.announced.choose_codec(&remote.codecs) else { return false };
         self.info.codec = Some(codec);
         self.info.mid = Some(remote.mid.clone());
         self.info.simulcast = remote.rids.len() > 1;
+        self.info.scalable = !self.info.simulcast && codec.is_scalable();
         self.section = Some(remote.section);
-        self.info.layers = layer_infos(&self.info.announced, &remote.rids);
+        self.info.layers = layer_infos(&self.info.announced, &remote.rids, self.info.scalable);
         true
     }
 
@@ -86,24 +90,40 @@ impl Track {
         self.down_tracks.iter_mut().find(|d| d.subscriber == subscriber)
     }
 
-    /// The layers whose keyframe some subscriber waits for.
-    pub fn wanted_layers(&self) -> [bool; MAX_LAYERS] {
+    /// The streams whose keyframe some subscriber waits for.
+    pub fn wanted_streams(&self) -> [bool; MAX_LAYERS] {
         let (published, alive) = (published(&self.info, &self.frame_rates), self.activity.alive());
         let mut wanted = [false; MAX_LAYERS];
         // Nothing comes before the unmute, which asks anew.
         let waiting = if self.info.muted { &[][..] } else { &self.down_tracks[..] };
         for down_track in waiting {
-            if let Some(layer) = down_track.wants_keyframe(down_track.target(&published, alive)) {
-                wanted[usize::from(layer)] = true;
+            let target = down_track.target(&published, alive);
+            if let Some(stream) = down_track.wants_keyframe(target, &published, alive) {
+                wanted[usize::from(stream)] = true;
             }
         }
         wanted
     }
 }
 
+impl NewTrack {
+    /// Which of the codecs that the client can send, its preference first, the track is published with.
+    fn choose_codec(&self, offered: &[Codec]) -> Option<Codec> {
+        // Redundancy is cut off again for receivers without it, which nobody can do with encrypted frames.
+        let red = self.encryption == Encryption::None && !self.disable_red;
+        let fits = |codec: &Codec| *codec != Codec::Red || red;
+        let wanted = match self.codec {
+            Some(Codec::Opus) if red && offered.contains(&Codec::Red) => Some(Codec::Red),
+            announced => announced,
+        };
+        wanted.filter(|codec| offered.contains(codec)).or_else(|| offered.iter().copied().find(fits))
+    }
+}
+
 /// What a subscriber chooses its layer from.
 pub(super) fn published<'a>(info: &'a TrackInfo, frame_rates: &'a FrameRates) -> Published<'a> {
-    Published { layers: &info.layers, width: info.announced.width, height: info.announced.height, frame_rates }
+    let (width, height) = (info.announced.width, info.announced.height);
+    Published { layers: &info.layers, width, height, scalable: info.scalable, frame_rates }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,11 +133,11 @@ pub(super) enum MatchStrength {
 }
 
 /// The announced layers, lowest first, with their rids. LiveKit maps by order: one layer is LOW, two are LOW and MEDIUM.
-fn layer_infos(announced: &NewTrack, rids: &[String]) -> Vec<LayerInfo> {
+fn layer_infos(announced: &NewTrack, rids: &[String], scalable: bool) -> Vec<LayerInfo> {
     const QUALITIES: [Quality; MAX_LAYERS] = [Quality::Low, Quality::Medium, Quality::High];
     let mut known = announced.layers.clone();
     known.sort_by_key(|layer| layer.quality);
-    let count = rids.len().max(1);
+    let count = if scalable { known.len().clamp(1, MAX_LAYERS) } else { rids.len().max(1) };
     (0..count)
         .map(|index| {
             // With fewer announcements than streams the size halves from layer to layer, as browsers do by default.

@@ -32,7 +32,7 @@ use str0m::net::{Protocol as RtcProtocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
 use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output as RtcOutput, Rtc};
 
-use crate::rtp::{DependencyRewrite, Rewrite};
+use crate::rtp::{DependencyRewrite, Rewrite, dependency_descriptor};
 use crate::sfu::{Codec, DataChannel};
 use channels::Channels;
 use codecs::CodecTable;
@@ -376,15 +376,23 @@ impl Transport {
                 part.into()
             }
         };
+        let mut extensions = packet.extensions.clone();
+        if let (Some(bytes), Some(change)) = (&packet.extensions.dependency_descriptor, outgoing.dependency) {
+            let mut room = [0; 255];
+            extensions.dependency_descriptor =
+                dependency_descriptor::rewrite(bytes, change, &mut room).map(|len| room[..len].into());
+        }
+        let pt =
+            if packet.codec == Codec::Red && outgoing.rewrite == Rewrite::None { stream.pt } else { stream.plain_pt };
         let rtp = RtpWrite::new(
-            Pt::new_with_value(stream.pt),
+            Pt::new_with_value(pt),
             outgoing.sequence.into(),
             outgoing.timestamp,
             packet.arrival,
             payload,
         )
         .marker(outgoing.marker)
-        .ext_vals(packet.extensions.values())
+        .ext_vals(extensions.values())
         .nackable(nackable);
         if let Some(tx) = self.rtc.direct_api().stream_tx(&stream.ssrc.into()) {
             tx.write_rtp(rtp);
