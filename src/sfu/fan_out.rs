@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 
-use super::forwarding::describe;
 use super::info::MediaKind;
 use super::room::Room;
 use super::track::Track;
@@ -104,7 +103,7 @@ impl Room {
             let mut packets = [const { None }; BURST_PACKETS];
             for (place, (layer, sequence)) in packets.iter_mut().zip(burst.waiting.range(..size)) {
                 let packet = caches[usize::from(*layer)].get(*sequence);
-                *place = packet.map(|packet| (describe(packet), packet));
+                *place = packet.map(|packet| (packet.incoming(), &packet.media));
             }
             for down_track in down_tracks.flowing_mut() {
                 if std::mem::replace(&mut down_track.served, burst.number) == burst.number {

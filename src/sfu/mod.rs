@@ -16,6 +16,7 @@ mod event;
 mod fan_out;
 mod forwarder;
 mod forwarding;
+mod frame_reader;
 mod ids;
 mod info;
 mod keyframe;

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::event::FailureReason;
-use super::forwarder::{Outgoing, Vp8Rewrite};
-use super::info::{LeaveReason, MediaKind, ParticipantId, ParticipantInfo, ParticipantState, Permissions, Sid};
+use super::forwarder::Outgoing;
+use super::info::{Codec, LeaveReason, MediaKind, ParticipantId, ParticipantInfo, ParticipantState, Permissions, Sid};
 use super::pacer::{Paced, Pacer};
 use super::participants::Slot;
 use super::timers::{Alarm, Timer};
 use super::{JoinOptions, Link, Negotiation, Now, RoomId, Side, TrackKey, Turn};
-use crate::rtp::{Rewrite, vp8};
+use crate::rtp::Rewrite;
 use crate::transport::{MediaPacket, Origin, OutgoingPacket, Progress, Protocol, SenderId, Transport};
 
 /// Addresses one connection may be reached at; a client that moves between networks needs a few, a flood gets no more.
@@ -132,18 +132,15 @@ impl Connection {
     }
 
     pub fn send(&mut self, now: Now, sender: SenderId, out: &Outgoing, packet: &MediaPacket, turn: &mut Turn) {
-        let vp8 = |fields: Vp8Rewrite| vp8::Numbers {
-            picture_id: fields.picture_id.unwrap_or_default(),
-            tl0_picture_index: fields.tl0picidx.unwrap_or_default(),
-            key_index: fields.keyidx.unwrap_or_default(),
-        };
+        let unwrapped = matches!(out.rewrite, Rewrite::Primary { .. });
         let packet = OutgoingPacket {
             sequence: out.sequence,
             timestamp: out.timestamp,
             marker: out.marker,
+            codec: if unwrapped { Codec::Opus } else { packet.codec },
             payload: &packet.payload,
-            rewrite: out.vp8.map_or(Rewrite::None, |fields| Rewrite::Vp8(vp8(fields))),
-            dependency: None,
+            rewrite: out.rewrite,
+            dependency: out.dependency,
             extensions: &packet.extensions,
             arrival: packet.arrival,
             sender_time: packet.sender_time,

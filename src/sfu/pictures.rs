@@ -4,7 +4,6 @@
 use std::time::Instant;
 
 use super::down_track::DownTrack;
-use super::forwarding::describe;
 use super::info::{MediaKind, ParticipantId};
 use super::layer_selector::MAX_LAYERS;
 use super::packet_cache::PacketCache;
@@ -25,7 +24,7 @@ impl Room {
         let Some(track) = self.tracks.get_mut(&key).filter(video) else { return };
         let Some(down_track) = track.down_tracks.get_mut(participant.slot) else { return };
         // While a switch is under way its own request is out already.
-        let Some(layer) = down_track.current_layer() else { return };
+        let Some(layer) = down_track.current_stream() else { return };
         let cache = &track.caches[usize::from(layer)];
         let connection = participant.downstream_connection();
         if connection.is_some_and(|c| replay(now, (key, layer), cache, down_track, c, turn)) {
@@ -72,10 +71,10 @@ impl Room {
             return;
         }
         // A request nobody waits for any more is not repeated.
-        let waiting = track.wanted_layers();
+        let waiting = track.wanted_streams();
         for (layer, throttle) in (0u8..).zip(&mut track.throttles) {
             let broken = track.broken[usize::from(layer)];
-            let watched = || track.down_tracks.flowing().iter().any(|d| d.current_layer() == Some(layer));
+            let watched = || track.down_tracks.flowing().iter().any(|d| d.current_stream() == Some(layer));
             let wanted = waiting[usize::from(layer)] || (broken && watched());
             if !wanted {
                 throttle.cancel();
@@ -113,14 +112,14 @@ fn replay(
     connection: &mut Connection,
     turn: &mut Turn,
 ) -> bool {
-    let began = cache.keyframe().map(|packet| packet.arrival);
+    let began = cache.keyframe().map(|packet| packet.media.arrival);
     let welcome = began.is_some_and(|began| down_track.may_rewind(began, now.instant)) && !connection.pacer.is_full();
     let (true, Some(sender)) = (welcome, down_track.sender) else { return false };
     let Some(picture) = cache.picture(now.instant) else { return false };
     down_track.rewind(layer, now.instant);
     for packet in picture.filter_map(|sequence| cache.get(sequence)) {
-        if let Some(out) = down_track.forward(&describe(packet)) {
-            connection.forward(now, (key, sender), &out, packet, turn);
+        if let Some(out) = down_track.forward(&packet.incoming()) {
+            connection.forward(now, (key, sender), &out, &packet.media, turn);
         }
     }
     turn.counts.pictures_replayed += 1;

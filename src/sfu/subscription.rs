@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::down_track::DownTrack;
 use super::event::{Description, EventKind};
-use super::info::{ParticipantId, Sid};
+use super::info::{Codec, Encryption, ParticipantId, Sid};
 use super::layer_selector::TrackSettings;
 use super::participant::Connection;
 use super::room::Room;
@@ -115,8 +115,11 @@ impl Room {
             let Some(track) = self.tracks.get_mut(&key) else { continue };
             let Some(codec) = track.info.codec else { continue };
             let Some(connection) = participant.downstream_connection() else { return };
+            let readable = track.info.announced.encryption == Encryption::None;
             let sender = connection.transport.add_sender(SenderSpec {
                 codec,
+                // Cutting redundancy off would cut through an encrypted frame.
+                fallback: (codec == Codec::Red && readable).then_some(Codec::Opus),
                 // The packed form by which LiveKit clients find the participant and the track.
                 stream_id: format!("{}|{}", track.publisher_sid, track.info.sid),
                 track_id: track.info.sid.to_string(),
@@ -253,8 +256,12 @@ impl Room {
         let Some(connection) = participant.connection(side) else { return };
         let refused: Vec<TrackKey> =
             senders.iter().filter(|(_, s)| connection.transport.is_refused(*s)).map(|(key, _)| *key).collect();
-        let streams: Vec<(TrackKey, Option<u32>)> =
-            senders.iter().map(|(key, sender)| (*key, connection.transport.stream_of(*sender))).collect();
+        let streams: Vec<(TrackKey, Option<u32>, Option<Codec>)> = senders
+            .iter()
+            .map(|(key, sender)| {
+                (*key, connection.transport.stream_of(*sender), connection.transport.codec_of(*sender))
+            })
+            .collect();
         let more_to_say = connection.transport.needs_description();
         connection.touch(turn);
         for key in refused {
@@ -264,22 +271,31 @@ impl Room {
                 turn.emit(id, EventKind::SubscriptionFailed(track.info.sid.clone()));
             }
         }
-        for (key, stream) in streams {
-            self.start_forwarding(now, key, id, stream, turn);
+        for (key, stream, codec) in streams {
+            self.start_forwarding(now, key, id, (stream, codec), turn);
         }
         if more_to_say {
             self.schedule_negotiation(now, id, turn);
         }
     }
 
-    fn start_forwarding(&mut self, now: Now, key: TrackKey, id: ParticipantId, stream: Option<u32>, turn: &mut Turn) {
+    fn start_forwarding(
+        &mut self,
+        now: Now,
+        key: TrackKey,
+        id: ParticipantId,
+        (stream, codec): (Option<u32>, Option<Codec>),
+        turn: &mut Turn,
+    ) {
         let (Some(track), Some(participant)) = (self.tracks.get_mut(&key), self.participants.get_mut(&id)) else {
             return;
         };
         let (slot, numbers) = (participant.slot, (turn.ids.first_sequence(), turn.ids.first_timestamp()));
         let Some(connection) = participant.downstream_connection() else { return };
         let up = connection.transport.progress() == Progress::Connected;
+        let unwraps = track.info.codec == Some(Codec::Red) && codec != Some(Codec::Red);
         let bound = track.change_down_track(slot, |down_track| {
+            down_track.unwraps = unwraps;
             let bound = down_track.bind(stream, numbers.0, numbers.1);
             if up {
                 down_track.open(now.instant);

@@ -34,6 +34,7 @@ use str0m::net::{Protocol as RtcProtocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
 use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output as RtcOutput, Rtc};
 
+use crate::rtp::dependency_descriptor;
 use crate::sfu::{Codec, DataChannel};
 use channels::Channels;
 use codecs::CodecTable;
@@ -382,16 +383,18 @@ impl Transport {
         let nackable = stream.rtx.is_some();
         let mut payload = packet.payload[packet.rewrite.range(packet.payload.len())].to_vec();
         packet.rewrite.apply(&mut payload);
-        let rtp = RtpWrite::new(
-            Pt::new_with_value(stream.pt),
-            packet.sequence.into(),
-            packet.timestamp,
-            packet.arrival,
-            payload,
-        )
-        .marker(packet.marker)
-        .ext_vals(packet.extensions.values())
-        .nackable(nackable);
+        let mut extensions = packet.extensions.clone();
+        if let (Some(bytes), Some(change)) = (&packet.extensions.dependency_descriptor, packet.dependency) {
+            let mut room = [0; 255];
+            extensions.dependency_descriptor =
+                dependency_descriptor::rewrite(bytes, change, &mut room).map(|len| room[..len].into());
+        }
+        let pt = if packet.codec == Codec::Red { stream.pt } else { stream.plain_pt };
+        let rtp =
+            RtpWrite::new(Pt::new_with_value(pt), packet.sequence.into(), packet.timestamp, packet.arrival, payload)
+                .marker(packet.marker)
+                .ext_vals(extensions.values())
+                .nackable(nackable);
         if let Some(tx) = self.rtc.direct_api().stream_tx(&stream.ssrc.into()) {
             tx.write_rtp(rtp);
         }

@@ -313,7 +313,10 @@ impl Transport {
     fn take_refusal(&mut self, index: usize, remote: &MediaSection) {
         let State::Sending(id) = self.sections.list[index].state else { return };
         let Some(sender) = self.sections.senders.get_mut(&id) else { return };
-        if remote.port != 0 && self.codecs.payload_in(sender.spec.codec, &remote.codecs).is_some() {
+        let payload = self.codecs.payload_for(&sender.spec, &remote.codecs).filter(|_| remote.port != 0);
+        if let (Some((payload, plain_pt)), Some((_, stream))) = (payload, &mut sender.stream) {
+            // It may have taken the fallback.
+            (stream.codec, stream.pt, stream.plain_pt) = (payload.codec, payload.pt, plain_pt);
             return;
         }
         sender.refused = true;

@@ -37,6 +37,8 @@ pub struct ReceivePreference {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SenderSpec {
     pub codec: Codec,
+    /// What goes instead when the client cannot play it; for redundant audio, what is in it.
+    pub fallback: Option<Codec>,
     /// The two parts of `a=msid`.
     pub stream_id: String,
     pub track_id: String,
@@ -91,7 +93,10 @@ pub(super) struct Sender {
 pub(super) struct Stream {
     pub ssrc: u32,
     pub rtx: Option<u32>,
+    pub codec: Codec,
     pub pt: u8,
+    /// Of packets without redundancy; else the same.
+    pub plain_pt: u8,
 }
 
 impl Sections {

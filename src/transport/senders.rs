@@ -6,7 +6,7 @@ use str0m::media::{MediaKind as RtcKind, Mid};
 
 use super::sections::{Sender, SenderSpec, State, Stream, section_kind};
 use super::{SenderId, Transport};
-use crate::sfu::MediaKind;
+use crate::sfu::{Codec, MediaKind};
 
 /// Sent packets kept for retransmission: three seconds of a busy 1080p stream, at most that old.
 const RTX_CACHE_PACKETS: usize = 1024;
@@ -35,6 +35,11 @@ impl Transport {
     /// The SSRC of the sender's stream; `None` while it has no section.
     pub fn stream_of(&self, id: SenderId) -> Option<u32> {
         Some(self.sections.stream(id)?.ssrc)
+    }
+
+    /// What the client can play of the sender's codec and its fallback; `None` while it has no section.
+    pub fn codec_of(&self, id: SenderId) -> Option<Codec> {
+        Some(self.sections.stream(id)?.codec)
     }
 
     /// Whether the client's description left no way to send this sender's codec.
@@ -77,11 +82,9 @@ impl Transport {
         let section = &mut self.sections.list[index];
         let Some(sender) = self.sections.senders.get_mut(&id) else { return };
         let codec = sender.spec.codec;
-        let payload = match &section.remote {
-            Some(remote) => self.codecs.payload_in(codec, &remote.codecs),
-            None => self.codecs.payload_in(codec, &self.codecs.offer(codec.kind()).0),
-        };
-        let Some(payload) = payload else {
+        let offered = || self.codecs.offer(codec.kind()).0;
+        let lines = section.remote.as_ref().map_or_else(offered, |remote| remote.codecs.clone());
+        let Some((payload, plain_pt)) = self.codecs.payload_for(&sender.spec, &lines) else {
             sender.refused = true;
             return;
         };
@@ -99,7 +102,8 @@ impl Transport {
         });
         let tx = api.declare_stream_tx(ssrc, rtx, mid, None);
         tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, Some(RTX_SHARE));
-        sender.stream = Some((index, Stream { ssrc: *ssrc, rtx: rtx.map(|r| *r), pt: payload.pt }));
+        let (codec, pt) = (payload.codec, payload.pt);
+        sender.stream = Some((index, Stream { ssrc: *ssrc, rtx: rtx.map(|r| *r), codec, pt, plain_pt }));
         section.state = State::Sending(id);
     }
 }
