@@ -81,8 +81,9 @@ impl Forwarder {
         // that one is not for us.
         let starts = in_order && p.keyframe_start && !p.empty;
         if starts && p.stream == selection.stream && self.current_stream() != Some(selection.stream) {
-            let timestamp = self.sent.clock.next_after_all(p).unwrap_or(self.first_timestamp);
+            let timestamp = self.sent.clock.begin(p).unwrap_or(self.first_timestamp);
             let splice = self.splice.insert(Splice::new(p, selection, self.sent.next_sequence, timestamp));
+            splice.behind = self.sent.clock.is_ahead_of(p);
             return Some(splice.write(self.sent.next_sequence, p, &mut self.sent));
         }
         let splice = self.splice.as_mut().filter(|s| s.stream == p.stream)?;

@@ -273,7 +273,9 @@ impl Sfu {
 
     /// Everybody out, with a reason their clients understand as "come back".
     pub fn shut_down(&mut self, now: Now) {
-        let ids: Vec<RoomId> = self.rooms.keys().copied().collect();
+        let mut ids: Vec<RoomId> = self.rooms.keys().copied().collect();
+        // Not in the order of a hash, which differs from run to run.
+        ids.sort();
         for id in ids {
             self.end_room(now, id, LeaveReason::ServerShutdown);
         }
