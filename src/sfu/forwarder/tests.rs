@@ -125,7 +125,7 @@ fn a_replayed_picture_hurries_until_it_is_live_again() {
         sender_time: Some(ms(1_000_000) + ms(100 * n)),
         ..packet(t0 + ms(100 * n))
     };
-    let mut timestamps = |forwarder: &mut Forwarder, numbers: std::ops::Range<u64>, keyframe: u64| -> Vec<u32> {
+    let timestamps = |forwarder: &mut Forwarder, numbers: std::ops::Range<u64>, keyframe: u64| -> Vec<u32> {
         numbers.map(|n| forwarder.forward(all_of(0), &frame(n, n == keyframe)).expect("sent").timestamp).collect()
     };
     assert_eq!(timestamps(&mut forwarder, 0..4, 0), [5000, 14_000, 23_000, 32_000]);
