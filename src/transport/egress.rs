@@ -149,9 +149,10 @@ impl Egress {
     }
 
     /// The client's description says what it understands in the section of this sender.
-    pub fn negotiated(&mut self, id: SenderId, extensions: ExtensionIds) {
+    pub fn negotiated(&mut self, id: SenderId, (payload_type, plain): (u8, u8), extensions: ExtensionIds) {
         if let Some(stream) = self.streams.get_mut(id) {
             stream.spec.extensions = extensions;
+            (stream.spec.payload_type, stream.spec.plain_payload_type) = (payload_type, plain);
         }
     }
 
@@ -199,7 +200,7 @@ impl Egress {
         let ids = stream.spec.extensions;
         let header = Header {
             marker: packet.marker,
-            payload_type: stream.spec.payload_type,
+            payload_type: stream.spec.payload_type(packet.codec),
             sequence: index.sequence(),
             timestamp: packet.timestamp,
             ssrc: index.ssrc(),
