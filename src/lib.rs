@@ -18,7 +18,8 @@
 //! - **An offer**: the session gives it to the room; [`transport`] reads and answers the SDP, the room pairs its sections
 //!   with tracks and subscriptions (`sfu/publication.rs`, `sfu/subscription.rs`).
 //! - **A packet**: [`net`] reads a batch, [`sfu::Sfu::receive`] finds the connection, [`transport`] decrypts,
-//!   `sfu/forwarding.rs` decides who gets it rewritten how, each subscriber's connection encrypts, [`net`] sends.
+//!   `sfu/forwarding.rs` puts it into its track's cache; then `sfu/fan_out.rs` goes from subscriber to subscriber, each one's
+//!   forwarder rewrites what came, its connection encrypts, [`net`] sends.
 //!
 //! The modules, from the wire inwards:
 //!

@@ -16,6 +16,7 @@ mod event;
 mod fan_out;
 mod forwarder;
 mod forwarding;
+mod frame_reader;
 mod ids;
 mod info;
 mod keyframe;
@@ -42,6 +43,7 @@ use crate::transport::classify::{self, Datagram as Classified};
 use crate::transport::{Datagram, Outbox, Protocol, Settings};
 use fan_out::FanOut;
 use ids::Ids;
+use participants::Slot;
 use room::Room;
 use timers::{Timer, Timers};
 
@@ -169,6 +171,8 @@ enum Side {
 struct Link {
     room: RoomId,
     participant: ParticipantId,
+    /// Where the room keeps the participant.
+    slot: Slot,
     side: Side,
 }
 
@@ -273,7 +277,9 @@ impl Sfu {
 
     /// Everybody out, with a reason their clients understand as "come back".
     pub fn shut_down(&mut self, now: Now) {
-        let ids: Vec<RoomId> = self.rooms.keys().copied().collect();
+        let mut ids: Vec<RoomId> = self.rooms.keys().copied().collect();
+        // Not in the order of a hash, which differs from run to run.
+        ids.sort();
         for id in ids {
             self.end_room(now, id, LeaveReason::ServerShutdown);
         }

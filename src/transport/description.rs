@@ -71,7 +71,7 @@ impl Transport {
         let Some(remote) = &section.remote else { return self.blank(section) };
         let (codecs, extensions) = match &section.state {
             State::Sending(id) => {
-                let codec = self.sections.senders.get(id).map(|s| s.spec.codec);
+                let codec = self.sections.stream(*id).map(|stream| stream.codec);
                 self.codecs.answer(remote, codec, OpusOptions::default())
             }
             _ => self.codecs.answer(remote, section.preference.codec, section.preference.opus),

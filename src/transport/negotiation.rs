@@ -105,6 +105,7 @@ impl Transport {
             upstream: None,
             streams: Default::default(),
             progress: Progress::NoChecks,
+            handshaken: false,
             told_closed: false,
             path: Path::default(),
             egress: Some(Egress::new(&new, keys)),
@@ -324,9 +325,12 @@ impl Transport {
     fn take_refusal(&mut self, index: usize, remote: &MediaSection) {
         let State::Sending(id) = self.sections.list[index].state else { return };
         let Some(sender) = self.sections.senders.get_mut(&id) else { return };
-        if remote.port != 0 && self.codecs.payload_in(sender.spec.codec, &remote.codecs).is_some() {
+        let payload = self.codecs.payload_for(&sender.spec, &remote.codecs).filter(|_| remote.port != 0);
+        if let (Some((payload, plain)), Some((_, stream))) = (payload, &mut sender.stream) {
+            // It may have taken the fallback.
+            stream.codec = payload.codec;
             if let Some(egress) = &mut self.egress {
-                egress.negotiated(id, ExtensionIds::new(&remote.extensions));
+                egress.negotiated(id, (payload.pt, plain), ExtensionIds::new(&remote.extensions));
             }
             return;
         }

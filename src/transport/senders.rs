@@ -5,7 +5,7 @@ use super::codecs::clock_rate;
 use super::egress::{ExtensionIds, StreamSpec};
 use super::sections::{Sender, SenderSpec, State, Stream, section_kind};
 use super::{SenderId, Transport};
-use crate::sfu::MediaKind;
+use crate::sfu::{Codec, MediaKind};
 
 impl Transport {
     /// Begins to send a stream. It has no section until [`Self::answer`] or [`Self::create_offer`] finds one.
@@ -30,6 +30,11 @@ impl Transport {
     /// The SSRC of the sender's stream; `None` while it has no section.
     pub fn stream_of(&self, id: SenderId) -> Option<u32> {
         Some(self.sections.stream(id)?.ssrc)
+    }
+
+    /// What the client can play of the sender's codec and its fallback; `None` while it has no section.
+    pub fn codec_of(&self, id: SenderId) -> Option<Codec> {
+        Some(self.sections.stream(id)?.codec)
     }
 
     /// Whether the client's description left no way to send this sender's codec.
@@ -72,11 +77,9 @@ impl Transport {
         let section = &mut self.sections.list[index];
         let Some(sender) = self.sections.senders.get_mut(&id) else { return };
         let codec = sender.spec.codec;
-        let payload = match &section.remote {
-            Some(remote) => self.codecs.payload_in(codec, &remote.codecs),
-            None => self.codecs.payload_in(codec, &self.codecs.offer(codec.kind()).0),
-        };
-        let Some(payload) = payload else {
+        let offered = || self.codecs.offer(codec.kind()).0;
+        let lines = section.remote.as_ref().map_or_else(offered, |remote| remote.codecs.clone());
+        let Some((payload, plain)) = self.codecs.payload_for(&sender.spec, &lines) else {
             sender.refused = true;
             return;
         };
@@ -94,6 +97,7 @@ impl Transport {
             StreamSpec {
                 ssrc,
                 payload_type: payload.pt,
+                plain_payload_type: plain,
                 rtx,
                 clock_rate: clock_rate(codec),
                 mid: section.mid.clone(),
@@ -101,7 +105,7 @@ impl Transport {
                 cname: sender.spec.cname().to_owned(),
             },
         );
-        sender.stream = Some((index, Stream { ssrc, rtx: rtx.map(|(ssrc, _)| ssrc) }));
+        sender.stream = Some((index, Stream { ssrc, rtx: rtx.map(|(ssrc, _)| ssrc), codec: payload.codec }));
         section.state = State::Sending(id);
     }
 }

@@ -21,6 +21,7 @@ mod peer;
 mod pictures;
 mod receiver;
 mod room;
+mod seals;
 mod single;
 mod tracks;
 mod world;

@@ -9,6 +9,7 @@ use super::history::{History, Moment, Sent};
 use super::layout::ExtensionIds;
 use crate::rtp::ntp::NtpTime;
 use crate::rtp::rtcp::SenderInfo;
+use crate::sfu::Codec;
 use crate::transport::OutgoingPacket;
 use crate::transport::srtp::{SendKeys, SendStream};
 
@@ -17,6 +18,8 @@ use crate::transport::srtp::{SendKeys, SendStream};
 pub struct StreamSpec {
     pub ssrc: u32,
     pub payload_type: u8,
+    /// Of packets without redundancy; else the same.
+    pub plain_payload_type: u8,
     /// SSRC and payload type of its retransmissions (RFC 4588).
     pub rtx: Option<(u32, u8)>,
     /// Hz.
@@ -26,6 +29,12 @@ pub struct StreamSpec {
     pub extensions: ExtensionIds,
     /// Receivers play streams of the same name together.
     pub cname: String,
+}
+
+impl StreamSpec {
+    pub fn payload_type(&self, codec: Codec) -> u8 {
+        if codec == Codec::Red { self.payload_type } else { self.plain_payload_type }
+    }
 }
 
 #[derive(Debug)]
