@@ -3,6 +3,7 @@
 //! [`Node`] is the handle that `http` holds; [`worker`] is the thread that owns the rooms.
 
 mod addresses;
+mod send;
 mod tcp;
 mod udp;
 mod worker;

@@ -36,6 +36,7 @@ use ids::Ids;
 use room::Room;
 use timers::{Timer, Timers};
 
+pub use ids::WorkerId;
 pub use event::{DataChannel, Description, Event, EventKind, FailureReason, Verdict};
 pub use info::*;
 pub use layer_selector::TrackSettings;
@@ -175,6 +176,33 @@ impl Turn {
 struct Routes {
     ufrags: HashMap<String, Link>,
     addresses: HashMap<(Protocol, SocketAddr), Link>,
+    /// What other workers have to hear; `None` when there are none.
+    changes: Option<VecDeque<AddressChange>>,
+}
+
+impl Routes {
+    fn learn(&mut self, (protocol, address): (Protocol, SocketAddr), link: Link) {
+        self.addresses.insert((protocol, address), link);
+        if let Some(changes) = &mut self.changes {
+            changes.push_back(AddressChange { protocol, address, known: true });
+        }
+    }
+
+    fn forget(&mut self, (protocol, address): (Protocol, SocketAddr)) {
+        self.addresses.remove(&(protocol, address));
+        if let Some(changes) = &mut self.changes {
+            changes.push_back(AddressChange { protocol, address, known: false });
+        }
+    }
+}
+
+/// A client's address that a connection of this worker took, or gave up. Only one who knows a connection's password gets
+/// an address taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressChange {
+    pub protocol: Protocol,
+    pub address: SocketAddr,
+    pub known: bool,
 }
 
 pub struct Sfu {
@@ -210,6 +238,14 @@ impl Sfu {
         }
     }
 
+    /// Makes it one of several workers behind one port: its user fragments say whose they are, and
+    /// [`Self::poll_address_change`] tells what the others need to know.
+    pub fn among_others(mut self, worker: WorkerId) -> Self {
+        self.turn.ids.set_worker(worker);
+        self.turn.routes.changes = Some(VecDeque::new());
+        self
+    }
+
     fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
@@ -236,6 +272,19 @@ impl Sfu {
 
     pub fn room(&self, name: &str) -> Option<RoomInfo> {
         Some(self.rooms.get(self.names.get(name)?)?.info())
+    }
+
+    pub fn has_room(&self, name: &str) -> bool {
+        self.names.contains_key(name)
+    }
+
+    pub fn room_count(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// In all rooms.
+    pub fn participant_count(&self) -> usize {
+        self.members.len()
     }
 
     /// Ends a room: everybody in it leaves with [`LeaveReason::RoomDeleted`]. False when there is none.
@@ -471,6 +520,11 @@ impl Sfu {
 
     pub fn poll_event(&mut self) -> Option<Event> {
         self.turn.events.pop_front()
+    }
+
+    /// Only with [`Self::among_others`].
+    pub fn poll_address_change(&mut self) -> Option<AddressChange> {
+        self.turn.routes.changes.as_mut()?.pop_front()
     }
 
     pub fn counts(&self) -> Counts {

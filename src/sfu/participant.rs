@@ -102,16 +102,16 @@ impl Connection {
         }
         if self.addresses.len() == MAX_ADDRESSES {
             let oldest = self.addresses.remove(0);
-            turn.routes.addresses.remove(&oldest);
+            turn.routes.forget(oldest);
         }
         self.addresses.push(key);
-        turn.routes.addresses.insert(key, link);
+        turn.routes.learn(key, link);
     }
 
     pub fn forget(&self, turn: &mut Turn) {
         turn.routes.ufrags.remove(&self.ufrag);
         for key in &self.addresses {
-            turn.routes.addresses.remove(key);
+            turn.routes.forget(*key);
         }
     }
 }
