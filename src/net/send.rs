@@ -252,8 +252,8 @@ fn transmit(socket: BorrowedFd<'_>, call: Call<'_>) -> io::Result<usize> {
     for (message, (((name, slice), control), header)) in call.messages[..count].iter().zip(places) {
         let name = name.write(SockAddr::from(message.destination));
         // The kernel only reads from here.
-        let slice =
-            slice.write(libc::iovec { iov_base: message.bytes.as_ptr().cast_mut().cast(), iov_len: message.bytes.len() });
+        let slice = slice
+            .write(libc::iovec { iov_base: message.bytes.as_ptr().cast_mut().cast(), iov_len: message.bytes.len() });
         let control = control.write(Control { _align: [], bytes: [0; CONTROL_BYTES] });
         // SAFETY: msghdr is plain data, and all zeros is its empty value.
         let mut msg_hdr: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };

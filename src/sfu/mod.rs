@@ -36,8 +36,8 @@ use ids::Ids;
 use room::Room;
 use timers::{Timer, Timers};
 
-pub use ids::WorkerId;
 pub use event::{DataChannel, Description, Event, EventKind, FailureReason, Verdict};
+pub use ids::WorkerId;
 pub use info::*;
 pub use layer_selector::TrackSettings;
 pub use room::RoomOptions;

@@ -54,7 +54,8 @@ fn expected(outbox: &Outbox, destination: SocketAddr) -> Vec<Vec<u8>> {
     runs.flat_map(|(_, packets)| packets.map(<[u8]>::to_vec)).collect()
 }
 
-const MIXED: [&[usize]; 6] = [&[1200; 25], &[60], &[1200, 1200, 700, 1200], &[100, 101, 102], &[1400, 20, 20], &[50; 3]];
+const MIXED: [&[usize]; 6] =
+    [&[1200; 25], &[60], &[1200, 1200, 700, 1200], &[100, 101, 102], &[1400, 20, 20], &[50; 3]];
 
 #[test]
 fn packets_arrive_whole_and_in_order_with_and_without_offload() {
