@@ -78,6 +78,9 @@ pub(super) struct Rooms {
     joining: HashMap<ParticipantId, Joining>,
     /// The rooms as the directory knows them.
     names: HashSet<String>,
+    stopping: bool,
+    /// How many participants the directory knows of.
+    told_participants: usize,
     directory: Arc<Directory>,
     metrics: Arc<Metrics>,
     meter: WorkerMeter,
@@ -104,6 +107,8 @@ impl Rooms {
             sockets: HashMap::new(),
             joining: HashMap::new(),
             names: HashSet::new(),
+            stopping: false,
+            told_participants: 0,
             directory: parts.directory.clone(),
             metrics: parts.metrics.clone(),
             meter: parts.metrics.worker(worker),
@@ -128,6 +133,8 @@ impl Rooms {
 
     pub fn carry_out(&mut self, now: Now, command: Command, wire: &mut Wire) {
         match command {
+            // Nobody may come after everybody was sent away; without a reply they hear that nobody is here.
+            Command::CreateRoom { .. } | Command::Join { .. } if self.stopping => {}
             Command::CreateRoom { name, options, reply } => {
                 let _ = reply.send(self.create(now, &name, options));
             }
@@ -145,7 +152,10 @@ impl Rooms {
                 self.signalling.closed(&mut self.sfu, now, signal.socket);
             }
             Command::Request { .. } | Command::SignalLost { .. } => {}
-            Command::ShutDown => self.sfu.shut_down(now),
+            Command::ShutDown => {
+                self.stopping = true;
+                self.sfu.shut_down(now);
+            }
             #[cfg(debug_assertions)]
             Command::Panic => panic!("asked to"),
         }
@@ -187,7 +197,7 @@ impl Rooms {
             JoinError::TooManyParticipants => JoinRefused::Busy,
         });
         // It may have failed, or taken the place of an older session.
-        self.directory.set_participants(self.worker, self.sfu.participant_count());
+        self.tell_participants();
         let socket = joined?;
         self.sockets.insert(socket, responses);
         // A resumed session had its verdict.
@@ -198,11 +208,15 @@ impl Rooms {
         Ok(Signal { generation: self.generation, socket })
     }
 
+    fn tell_participants(&mut self) {
+        self.told_participants = self.sfu.participant_count();
+        self.directory.set_participants(self.worker, self.told_participants);
+    }
+
     // --- out -----------------------------------------------------------------------------------------------------
 
     /// Carries events from the rooms to the sessions, and their messages to the sockets, until nothing is left.
     fn settle(&mut self, now: Now, wire: &mut Wire) {
-        let participants = self.sfu.participant_count();
         self.drive(now, wire);
         while let Some(event) = self.sfu.poll_event() {
             if let EventKind::Verdict(verdict) = &event.kind {
@@ -218,8 +232,8 @@ impl Rooms {
             wire.post.note(change);
         }
         wire.post.dispatch();
-        if self.sfu.participant_count() != participants {
-            self.directory.set_participants(self.worker, self.sfu.participant_count());
+        if self.sfu.participant_count() != self.told_participants {
+            self.tell_participants();
         }
         if self.sfu.room_count() != self.names.len() {
             let ended = self.names.extract_if(|name| !self.sfu.has_room(name));
