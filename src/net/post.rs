@@ -230,3 +230,131 @@ impl Post {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mio::{Poll, Token};
+
+    use super::*;
+
+    fn posts(count: usize) -> (Vec<Post>, Vec<Poll>) {
+        let polls: Vec<Poll> = (0..count).map(|_| Poll::new().unwrap()).collect();
+        let wakers = polls.iter().map(|poll| Arc::new(Waker::new(poll.registry(), Token(0)).unwrap()));
+        let boxes: Arc<[Mailbox]> = wakers.map(Mailbox::new).collect();
+        ((0..count).map(|index| Post::new(worker(index), boxes.clone())).collect(), polls)
+    }
+
+    fn worker(index: usize) -> WorkerId {
+        WorkerId::new(index).unwrap()
+    }
+
+    fn from(port: u16, bytes: &[u8]) -> Received<'_> {
+        let address = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        Received { source: address(port), candidate: address(3478), local: Some([10, 0, 0, 1].into()), bytes }
+    }
+
+    /// A binding request for the connection with this user fragment.
+    fn check(fragment: &str) -> Vec<u8> {
+        let username = format!("{fragment}:peer");
+        let padded = username.len().next_multiple_of(4);
+        let mut message = vec![0, 1, 0, padded as u8 + 4, 0x21, 0x12, 0xa4, 0x42];
+        message.extend([7; 12]);
+        message.extend([0, 6, 0, username.len() as u8]);
+        message.extend(username.bytes());
+        message.resize(20 + 4 + padded, 0);
+        message
+    }
+
+    fn contents(mail: &Mail) -> Vec<(u16, Vec<u8>)> {
+        mail.packets.iter().map(|packet| (packet.source.port(), packet.bytes.to_vec())).collect()
+    }
+
+    #[test]
+    fn packets_arrive_as_they_were_in_the_order_of_each_sender() {
+        let (mut posts, _polls) = posts(3);
+        let mut mail = Mail::default();
+        assert!(!posts[2].collect(&mut mail));
+        for round in 0..3u8 {
+            for sender in 0..2 {
+                posts[sender].hand_over(worker(2), &from(1 + sender as u16, &[round; 3]));
+                posts[sender].hand_over(worker(2), &from(1 + sender as u16, &[round; 5]));
+                posts[sender].dispatch();
+            }
+            assert!(posts[2].collect(&mut mail));
+            let three = |sender| (sender, vec![round; 3]);
+            let five = |sender| (sender, vec![round; 5]);
+            assert_eq!(contents(&mail), [three(1), five(1), three(2), five(2)]);
+            let first = mail.packets.iter().next().map(|packet| (packet.candidate.port(), packet.local));
+            assert_eq!(first, Some((3478, Some([10, 0, 0, 1].into()))));
+            mail.packets.clear();
+            assert!(!posts[2].collect(&mut mail));
+        }
+        // The first to find a box empty rings.
+        let wakes: Vec<u64> = posts.iter().map(|post| post.counts().wakes).collect();
+        assert_eq!(wakes, [3, 0, 0]);
+        assert_eq!(posts[0].counts().handed_over, 6);
+    }
+
+    #[test]
+    fn a_worker_that_does_not_come_to_read_costs_bounded_memory() {
+        let (mut posts, _polls) = posts(2);
+        let packet = [0; 1400];
+        let mut sent = 0;
+        for _ in 0..40 {
+            for _ in 0..200 {
+                posts[0].hand_over(worker(1), &from(1, &packet));
+                sent += 1;
+            }
+            posts[0].dispatch();
+        }
+        let Counts { handed_over, overflowed, .. } = posts[0].counts();
+        assert_eq!(handed_over + overflowed, sent);
+        assert_eq!(handed_over as usize, MAX_WAITING_BYTES / packet.len());
+        // Empty ones cost too.
+        for _ in 0..2 * MAX_WAITING_PACKETS {
+            posts[1].hand_over(worker(0), &from(1, &[]));
+        }
+        posts[1].dispatch();
+        assert_eq!(posts[1].counts().handed_over as usize, MAX_WAITING_PACKETS);
+        let mut mail = Mail::default();
+        assert!(posts[1].collect(&mut mail));
+        assert_eq!(contents(&mail).len(), handed_over as usize);
+    }
+
+    #[test]
+    fn checks_go_by_their_name_and_all_else_by_its_sender() {
+        let (mut posts, _polls) = posts(3);
+        let (rtp, here) = ([0x80; 40], from(1, &[]).source);
+        let fragment = |letter: char| check(&format!("{letter}abcdefghijklmno"));
+        let elsewhere = |posts: &[Post], packet: &[u8]| posts[0].elsewhere(&here, packet);
+        assert_eq!(elsewhere(&posts, &fragment('A')), None, "ours");
+        assert_eq!(elsewhere(&posts, &fragment('C')), Some(worker(2)));
+        assert_eq!(elsewhere(&posts, &fragment('D')), None, "there is no fourth");
+        assert_eq!(elsewhere(&posts, &rtp), None, "nobody's");
+        let change = |known| AddressChange { protocol: Protocol::Udp, address: here, known };
+        posts[1].note(change(true));
+        posts[1].dispatch();
+        for index in [0, 2] {
+            assert!(posts[index].collect(&mut Mail::default()));
+        }
+        assert_eq!(elsewhere(&posts, &rtp), Some(worker(1)));
+        assert_eq!(elsewhere(&posts, &fragment('C')), Some(worker(2)), "a check knows better");
+        assert_eq!(elsewhere(&posts, &[0x40; 40]), None, "neither of ours");
+        posts[1].note(change(false));
+        posts[1].note(change(true));
+        posts[1].note_loss();
+        posts[1].dispatch();
+        assert!(posts[0].collect(&mut Mail::default()));
+        assert_eq!(elsewhere(&posts, &rtp), None);
+        let tcp = AddressChange { protocol: Protocol::Tcp, ..change(true) };
+        posts[1].note(tcp);
+        posts[1].dispatch();
+        assert!(!posts[0].collect(&mut Mail::default()), "TCP connections move as a whole");
+    }
+
+    #[test]
+    fn one_worker_alone_asks_nobody() {
+        let (posts, _polls) = posts(1);
+        assert_eq!(posts[0].elsewhere(&from(1, &[]).source, &check("Cabcdefghijklmno")), None);
+    }
+}

@@ -21,6 +21,7 @@ impl Room {
         else {
             return;
         };
+        connection.heard((datagram.protocol, datagram.source), datagram.bytes.len());
         connection.transport.handle_datagram(now.instant, datagram);
         self.drain(now, link, turn);
     }
@@ -51,6 +52,9 @@ impl Room {
                     return;
                 }
                 Output::Transmit(route, packet) => {
+                    if !connection.may_send((route.protocol, route.destination), packet.len()) {
+                        continue;
+                    }
                     connection.learn_address((route.protocol, route.destination), link, turn);
                     turn.counts.packets_sent += 1;
                     turn.counts.bytes_sent += packet.len() as u64;

@@ -9,6 +9,7 @@
 //! The way of a join: [`Sfu::join`] → [`Room`] → offer and answer in [`publication`] and [`subscription`].
 
 mod active_speaker;
+mod allowance;
 mod down_track;
 mod event;
 mod forwarder;

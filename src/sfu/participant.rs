@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::allowance::Allowance;
 use super::event::FailureReason;
 use super::info::{LeaveReason, ParticipantId, ParticipantInfo, ParticipantState, Permissions, Sid};
 use super::timers::{Alarm, Timer};
@@ -65,6 +66,7 @@ pub(super) struct Connection {
     pub transport: Transport,
     ufrag: String,
     addresses: Vec<(Protocol, SocketAddr)>,
+    allowance: Allowance,
     pub alarm: Alarm,
     pub dirty: bool,
 }
@@ -73,7 +75,14 @@ impl Connection {
     pub fn new(mut transport: Transport, link: Link, turn: &mut Turn) -> Self {
         let ufrag = transport.ufrag();
         turn.routes.ufrags.insert(ufrag.clone(), link);
-        Connection { transport, ufrag, addresses: Vec::new(), alarm: Alarm::default(), dirty: false }
+        Connection {
+            transport,
+            ufrag,
+            addresses: Vec::new(),
+            allowance: Allowance::default(),
+            alarm: Alarm::default(),
+            dirty: false,
+        }
     }
 
     /// Something was written or changed: it wants to be drained.
@@ -92,6 +101,18 @@ impl Connection {
             turn.routes.ufrags.insert(ufrag.clone(), link);
             self.ufrag = ufrag;
         }
+    }
+
+    /// Something came for this connection, from whomever.
+    pub fn heard(&mut self, from: (Protocol, SocketAddr), bytes: usize) {
+        if self.transport.progress() < Progress::Connected {
+            self.allowance.received(from, bytes);
+        }
+    }
+
+    /// Whether so much may be sent to an address that may not be the client's.
+    pub fn may_send(&mut self, to: (Protocol, SocketAddr), bytes: usize) -> bool {
+        self.transport.progress() >= Progress::Connected || self.allowance.take(to, bytes)
     }
 
     /// We answered something from this address, so it proved to know the connection's password: what comes from there

@@ -10,8 +10,14 @@ use std::time::{Duration, Instant};
 
 use caller::{Caller, request, until};
 use http_support::Server;
+use livekit_protocol as proto;
+use parlour::livekit::{Dialect, JoinRequest, Outgoing};
 use parlour::net::JoinRefused;
 use parlour::sfu::WorkerId;
+use proto::signal_request::Message as Request;
+use proto::signal_response::Message as Response;
+use str0m::RtcConfig;
+use str0m::change::SdpAnswer;
 
 async fn four_workers() -> Server {
     Server::with_config("[media]\nworkers = 4").await
@@ -208,4 +214,49 @@ async fn everybody_is_told_when_the_server_stops() {
     server.node.shut_down().await;
     until(&mut callers, "told", |callers| callers.iter().all(|caller| caller.left && caller.closed)).await;
     assert_eq!(Caller::udp(&server.node, "room 0", "b").await.err(), Some(JoinRefused::Gone));
+}
+
+/// Also in answers of str0m's own (the older dialect), and after restarts of ICE.
+#[tokio::test]
+async fn every_description_names_its_worker() {
+    let server = four_workers().await;
+    for (index, dialect) in [Dialect::V1, Dialect::V0, Dialect::V0, Dialect::V1].into_iter().enumerate() {
+        let room = format!("room {index}");
+        let mut stream = server.node.join(JoinRequest { dialect, ..request("a", &room) }).await.unwrap();
+        let mut rtc = RtcConfig::new().build(Instant::now());
+        let mut fragments = HashSet::new();
+        for id in 1..4 {
+            let mut api = rtc.sdp_api();
+            match id {
+                1 => drop(api.add_channel("_reliable".into())),
+                _ => drop(api.ice_restart(true)),
+            }
+            let (offer, pending) = api.apply().unwrap();
+            let sdp = offer.to_sdp_string();
+            let offer = proto::SessionDescription { r#type: "offer".into(), sdp, id, ..Default::default() };
+            stream.requests.send(Request::Offer(offer)).await.unwrap();
+            let answer = loop {
+                match stream.responses.recv().await.unwrap() {
+                    Outgoing::Message(message) => match message.message.unwrap() {
+                        Response::Answer(answer) => break answer.sdp,
+                        Response::Offer(offer) => assert_eq!(worker(&fragment(&offer.sdp)), Some(index)),
+                        _ => {}
+                    },
+                    Outgoing::Close(_) => panic!("closed"),
+                }
+            };
+            assert_eq!(worker(&fragment(&answer)), Some(index), "{dialect:?}");
+            fragments.insert(fragment(&answer));
+            rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(&answer).unwrap()).unwrap();
+        }
+        assert_eq!(fragments.len(), 3, "{dialect:?}: a restart makes a new one");
+    }
+}
+
+fn worker(fragment: &str) -> Option<usize> {
+    WorkerId::of_ufrag(fragment).map(WorkerId::index)
+}
+
+fn fragment(sdp: &str) -> String {
+    sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")).expect("one").to_owned()
 }
