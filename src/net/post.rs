@@ -275,10 +275,10 @@ mod tests {
         let mut mail = Mail::default();
         assert!(!posts[2].collect(&mut mail));
         for round in 0..3u8 {
-            for sender in 0..2 {
-                posts[sender].hand_over(worker(2), &from(1 + sender as u16, &[round; 3]));
-                posts[sender].hand_over(worker(2), &from(1 + sender as u16, &[round; 5]));
-                posts[sender].dispatch();
+            for (port, post) in (1..).zip(&mut posts[..2]) {
+                post.hand_over(worker(2), &from(port, &[round; 3]));
+                post.hand_over(worker(2), &from(port, &[round; 5]));
+                post.dispatch();
             }
             assert!(posts[2].collect(&mut mail));
             let three = |sender| (sender, vec![round; 3]);

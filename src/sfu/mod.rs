@@ -21,20 +21,21 @@ mod layer_selector;
 mod participant;
 mod publication;
 mod room;
+mod routes;
 mod subscription;
 mod timers;
 mod track;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 use crate::transport::classify::{self, Datagram as Classified};
-use crate::transport::{Datagram, Outbox, Protocol, Settings};
+use crate::transport::{Datagram, Outbox, Settings};
 use ids::Ids;
 use room::Room;
+use routes::Routes;
 use timers::{Timer, Timers};
 
 pub use event::{DataChannel, Description, Event, EventKind, FailureReason, Verdict};
@@ -42,6 +43,7 @@ pub use ids::WorkerId;
 pub use info::*;
 pub use layer_selector::TrackSettings;
 pub use room::RoomOptions;
+pub use routes::AddressChange;
 
 /// A join that has no media after this long has failed; what LiveKit allows.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -172,40 +174,6 @@ impl Turn {
     }
 }
 
-/// From a datagram to its connection.
-#[derive(Default)]
-struct Routes {
-    ufrags: HashMap<String, Link>,
-    addresses: HashMap<(Protocol, SocketAddr), Link>,
-    /// What other workers have to hear; `None` when there are none.
-    changes: Option<VecDeque<AddressChange>>,
-}
-
-impl Routes {
-    fn learn(&mut self, (protocol, address): (Protocol, SocketAddr), link: Link) {
-        self.addresses.insert((protocol, address), link);
-        if let Some(changes) = &mut self.changes {
-            changes.push_back(AddressChange { protocol, address, known: true });
-        }
-    }
-
-    fn forget(&mut self, (protocol, address): (Protocol, SocketAddr)) {
-        self.addresses.remove(&(protocol, address));
-        if let Some(changes) = &mut self.changes {
-            changes.push_back(AddressChange { protocol, address, known: false });
-        }
-    }
-}
-
-/// A client's address that a connection of this worker took, or gave up. Only one who knows a connection's password gets
-/// an address taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AddressChange {
-    pub protocol: Protocol,
-    pub address: SocketAddr,
-    pub known: bool,
-}
-
 pub struct Sfu {
     rooms: HashMap<RoomId, Room>,
     names: HashMap<String, RoomId>,
@@ -243,7 +211,7 @@ impl Sfu {
     /// [`Self::poll_address_change`] tells what the others need to know.
     pub fn among_others(mut self, worker: WorkerId) -> Self {
         self.turn.ids.set_worker(worker);
-        self.turn.routes.changes = Some(VecDeque::new());
+        self.turn.routes.tell_others();
         self
     }
 
@@ -525,7 +493,7 @@ impl Sfu {
 
     /// Only with [`Self::among_others`].
     pub fn poll_address_change(&mut self) -> Option<AddressChange> {
-        self.turn.routes.changes.as_mut()?.pop_front()
+        self.turn.routes.poll_change()
     }
 
     pub fn counts(&self) -> Counts {

@@ -231,3 +231,48 @@ fn packets_leave_from_the_address_asked_for() {
         assert_eq!(source.port(), socket.local_addr().unwrap().port());
     }
 }
+
+/// The cost of a packet on this machine:
+/// `CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo test --lib net::send -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn cost() {
+    const DESTINATIONS: usize = 64;
+    const ROUNDS: usize = 300;
+    let receivers: Vec<UdpSocket> = (0..DESTINATIONS).map(|_| receiver("127.0.0.1")).collect();
+    receivers.iter().for_each(|receiver| receiver.set_nonblocking(true).unwrap());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    println!("ns per packet to {DESTINATIONS} receivers, best and median of {ROUNDS} rounds");
+    for (length, run) in [(1200, 1), (1200, 5), (1200, 10), (160, 1)] {
+        let mut outbox = Outbox::default();
+        for receiver in &receivers {
+            for _ in 0..run {
+                outbox.push(route(receiver.local_addr().unwrap()), &vec![7; length]);
+            }
+        }
+        let outbox: &'static Outbox = Box::leak(Box::new(outbox));
+        for (name, segments, many) in
+            [("one by one", false, false), ("sendmmsg", false, true), ("sendmmsg and offload", true, true)]
+        {
+            let mut sender = Sender { many, ..Sender::new(segments) };
+            let mut times: Vec<u128> = (0..ROUNDS)
+                .map(|_| {
+                    let start = std::time::Instant::now();
+                    send_all(&mut sender.batch(socket.as_fd()), outbox, None);
+                    let taken = start.elapsed();
+                    // A receiver that is full would be cheaper.
+                    let mut buffer = [0; 2000];
+                    receivers.iter().for_each(|receiver| while receiver.recv(&mut buffer).is_ok() {});
+                    taken.as_nanos() / outbox.len() as u128
+                })
+                .collect();
+            times.sort_unstable();
+            let calls = sender.counts().calls as f64 / sender.counts().packets as f64;
+            println!(
+                "{run:2} × {length:4} bytes, {name:20}: {:5} {:5}, {calls:.3} calls a packet",
+                times[0],
+                times[ROUNDS / 2]
+            );
+        }
+    }
+}
