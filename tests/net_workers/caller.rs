@@ -198,8 +198,8 @@ impl Caller {
     }
 
     fn on_answer(&mut self, sdp: &str) {
-        let line = |prefix: &str| sdp.lines().find_map(|line| line.strip_prefix(prefix)).unwrap_or_default().to_owned();
-        self.fragment = line("a=ice-ufrag:");
+        let fragment = sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:"));
+        self.fragment = fragment.expect("one").to_owned();
         if matches!(self.socket, Socket::TcpToBe) {
             let candidate = sdp.lines().find(|line| line.contains(" tcp ")).expect("a TCP candidate");
             let fields: Vec<&str> = candidate.split(' ').collect();
