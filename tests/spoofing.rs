@@ -46,6 +46,8 @@ struct Link {
     sent: Vec<Vec<u8>>,
     /// The client sends nothing that begins with such a byte.
     withholds: fn(u8) -> bool,
+    /// The client sends nothing more once something that begins with such a byte is sent.
+    stops_after: fn(u8) -> bool,
     /// The client reads nothing that begins with such a byte.
     ignores: fn(u8) -> bool,
 }
@@ -75,8 +77,9 @@ impl Link {
             from: BTreeMap::new(),
             to: BTreeMap::new(),
             sent: Vec::new(),
-            withholds: |_| false,
-            ignores: |_| false,
+            withholds: never,
+            stops_after: never,
+            ignores: never,
         };
         link.accept_answer(id, pending);
         link
@@ -153,8 +156,12 @@ impl Link {
                 }
                 Output::Transmit(transmit) => {
                     self.sent.push(transmit.contents.to_vec());
-                    if !(self.withholds)(transmit.contents[0]) {
+                    let first = transmit.contents[0];
+                    if !(self.withholds)(first) {
                         self.inject(client(), &transmit.contents);
+                    }
+                    if (self.stops_after)(first) {
+                        self.withholds = always;
                     }
                 }
                 Output::Event(event) => self.connected |= matches!(event, Event::Connected),
@@ -215,6 +222,10 @@ fn never(_: u8) -> bool {
     false
 }
 
+fn always(_: u8) -> bool {
+    true
+}
+
 #[test]
 fn a_stranger_gets_nothing_whatever_it_sends() {
     let mut link = Link::new();
@@ -260,9 +271,10 @@ fn a_stranger_gets_nothing_whatever_it_sends() {
 /// Somebody with a password says it is at an address where nobody answers: at every stage of connecting.
 #[test]
 fn an_address_that_never_answers_gets_little() {
-    let withheld: [fn(u8) -> bool; 2] = [is_dtls, never];
-    for withholds in withheld {
-        let mut link = Link { withholds, ignores: is_dtls, ..Link::new() };
+    for (withholds, stops_after) in
+        [(is_dtls as fn(u8) -> bool, never as fn(u8) -> bool), (never, is_stun), (never, is_dtls), (never, never)]
+    {
+        let mut link = Link { withholds, stops_after, ignores: is_dtls, ..Link::new() };
         link.run(Duration::from_secs(60), |link| link.check_limit(client()));
         assert!(link.sent_to(client()) > 0 && !link.connected);
     }
