@@ -86,7 +86,7 @@ impl Splice {
             return Some(if p.empty || self.layers.admit(p, selection, true) == Verdict::Send {
                 self.write(sequence, p, sent)
             } else {
-                self.write_filler(sequence, p)
+                self.write_filler(sequence, p, sent)
             });
         }
         for between in self.highest + 1..=p.sequence {
@@ -146,7 +146,8 @@ impl Splice {
     }
 
     /// A packet without payload, in place of one that is not sent but has a number.
-    fn write_filler(&self, sequence: u64, p: &Incoming) -> OutgoingPacket {
+    fn write_filler(&self, sequence: u64, p: &Incoming, sent: &mut Sent) -> OutgoingPacket {
+        sent.next_sequence = sent.next_sequence.max(sequence + 1);
         OutgoingPacket {
             sequence,
             timestamp: p.timestamp.wrapping_add(self.timestamp_offset),
