@@ -12,12 +12,12 @@
 //!              └─▶ probe          how fast did a burst arrive? ──▶ lifts both ────────────────────────┘
 //! ```
 //!
-//! - [`history`]: what was sent, sixteen bytes a packet.
-//! - [`acknowledged`]: the rate that demonstrably arrives; bounds how far the estimate may rise.
-//! - [`delay`]: groups, line fit and adaptive threshold: is the queue growing, standing, draining?
-//! - [`rate`]: additive and multiplicative increase, multiplicative decrease.
-//! - [`loss`]: maximum likelihood of inherent loss and bandwidth.
-//! - [`probe`]: when to probe how fast, and what came of it.
+//! - `history`: what was sent, sixteen bytes a packet.
+//! - `acknowledged`: the rate that demonstrably arrives; bounds how far the estimate may rise.
+//! - `delay`: groups, line fit and adaptive threshold: is the queue growing, standing, draining?
+//! - `rate`: additive and multiplicative increase, multiplicative decrease.
+//! - `loss`: maximum likelihood of inherent loss and bandwidth.
+//! - `probe`: when to probe how fast, and what came of it.
 //!
 //! The receiver is not trusted: each packet is counted once, an arrival faster than the sending proves nothing, and numbers
 //! never sent are skipped. The worst that forged feedback achieves is a wrong rate for the forger, at most half more than
