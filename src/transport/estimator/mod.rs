@@ -52,7 +52,7 @@ pub use probe::{Probe, ProbeId};
 /// within half a second whether there is more.
 pub const START_BITRATE: u64 = 1_000_000;
 
-/// An estimate is never lower, bits per second: the lowest layer of one video, or nothing; audio is not counted against it.
+/// An estimate is never lower, bits per second: less is no video, and too little to notice that the path is back.
 pub const MIN_BITRATE: u64 = 50_000;
 
 /// An estimate is never higher, bits per second: dozens of videos in the best layer, more than a screen shows.
@@ -139,7 +139,7 @@ impl Estimator {
     }
 
     /// A transport-wide feedback: its reference time (24 bits, in 64 ms), and for each packet it is about the low 16 bits
-    /// of its number and when it arrived, in ticks of 250 µs since the reference time, or `None` if it did not.
+    /// of its number and when it arrived, in ticks of 250 µs since the reference time, or `None` if it did not. Both as `rtp::twcc` reads them.
     pub fn feedback(
         &mut self,
         now: Instant,
