@@ -139,7 +139,8 @@ impl Estimator {
     }
 
     /// A transport-wide feedback: its reference time (24 bits, in 64 ms), and for each packet it is about the low 16 bits
-    /// of its number and when it arrived, in ticks of 250 µs since the reference time, or `None` if it did not. Both as `rtp::twcc` reads them.
+    /// of its number and when it arrived, in ticks of 250 µs since the reference time, or `None` if it did not. Both
+    /// are as `rtp::twcc` reads them.
     pub fn feedback(
         &mut self,
         now: Instant,
