@@ -50,11 +50,11 @@ impl Room {
                     connection.alarm.set(at, Timer::Connection(link), &mut turn.timers);
                     return;
                 }
-                Output::Transmit(transmit) => {
-                    connection.learn_address((transmit.protocol, transmit.destination), link, turn);
+                Output::Transmit(route, packet) => {
+                    connection.learn_address((route.protocol, route.destination), link, turn);
                     turn.counts.packets_sent += 1;
-                    turn.counts.bytes_sent += transmit.bytes.len() as u64;
-                    turn.transmits.push_back(transmit);
+                    turn.counts.bytes_sent += packet.len() as u64;
+                    turn.outbox.push(route, &packet);
                 }
                 Output::Event(Event::Media(packet)) => self.forward(now, id, packet, turn),
                 Output::Event(Event::KeyframeWanted(sender)) => self.keyframe_wanted(now, id, sender, turn),

@@ -2,10 +2,10 @@
 //!
 //! One [`Sfu`] belongs to one worker thread and owns its rooms, their participants and their peer connections. Front doors
 //! (`livekit`, later `focus` and WHIP) call its methods and carry out its [`Event`]s; `net` feeds datagrams and sends
-//! what [`Sfu::poll_transmit`] gives.
+//! what is in [`Sfu::outbox`].
 //!
 //! The way of a packet: [`Sfu::receive`] finds the connection → [`forwarding`] sends it through the track's
-//! [`DownTrack`](down_track::DownTrack)s → each subscriber's connection encrypts it → [`Sfu::poll_transmit`].
+//! [`DownTrack`](down_track::DownTrack)s → each subscriber's connection encrypts it into [`Sfu::outbox`].
 //! The way of a join: [`Sfu::join`] → [`Room`] → offer and answer in [`publication`] and [`subscription`].
 
 mod active_speaker;
@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::transport::classify::{self, Datagram as Classified};
-use crate::transport::{Datagram, Protocol, Settings, Transmit};
+use crate::transport::{Datagram, Outbox, Protocol, Settings};
 use ids::Ids;
 use room::Room;
 use timers::{Timer, Timers};
@@ -156,7 +156,7 @@ struct Turn {
     timers: Timers,
     routes: Routes,
     events: VecDeque<Event>,
-    transmits: VecDeque<Transmit>,
+    outbox: Outbox,
     /// Connections written to since they were drained last.
     dirty: Vec<Link>,
     /// Participants that a step found to be gone.
@@ -202,7 +202,7 @@ impl Sfu {
                 timers: Timers::default(),
                 routes: Routes::default(),
                 events: VecDeque::new(),
-                transmits: VecDeque::new(),
+                outbox: Outbox::default(),
                 dirty: Vec::new(),
                 leaving: Vec::new(),
                 counts: Counts::default(),
@@ -414,19 +414,24 @@ impl Sfu {
         }
     }
 
-    /// Does everything that is due: timers, and what the datagrams and calls before left to send.
-    pub fn drive(&mut self, now: Now) {
+    /// Does what is due: timers, and what the datagrams and calls before left to send. Stops when the [`Self::outbox`] is
+    /// full; call again after sending while this gives true.
+    pub fn drive(&mut self, now: Now) -> bool {
         loop {
-            while let Some(link) = self.turn.dirty.pop() {
+            if self.turn.outbox.is_full() {
+                return true;
+            }
+            if let Some(link) = self.turn.dirty.pop() {
                 if let Some(room) = self.rooms.get_mut(&link.room) {
                     room.drain(now, link, &mut self.turn);
                 }
+                continue;
             }
             if let Some((id, reason)) = self.turn.leaving.pop() {
                 self.leave(now, id, reason);
                 continue;
             }
-            let Some((at, timer)) = self.turn.timers.pop_due(now.instant) else { break };
+            let Some((at, timer)) = self.turn.timers.pop_due(now.instant) else { return false };
             self.handle_timer(now, at, timer);
         }
     }
@@ -459,8 +464,9 @@ impl Sfu {
         self.turn.timers.next()
     }
 
-    pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.turn.transmits.pop_front()
+    /// Packets to send. The caller clears it afterwards.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.turn.outbox
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {

@@ -13,10 +13,12 @@ mod description;
 pub mod estimator;
 pub mod framing;
 mod negotiation;
+mod outbox;
 mod path;
 pub mod sdp;
 mod sections;
 mod senders;
+pub mod srtp;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -39,6 +41,7 @@ use sections::Sections;
 
 pub use codecs::OpusOptions;
 pub use negotiation::NegotiationError;
+pub use outbox::{Outbox, Packets, Route};
 pub use sections::{ReceivePreference, RemoteTrack, SenderSpec};
 
 /// What every connection of this process shares.
@@ -76,16 +79,6 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A packet for the network.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Transmit {
-    pub protocol: Protocol,
-    /// The local candidate it leaves from.
-    pub source: SocketAddr,
-    pub destination: SocketAddr,
-    pub bytes: Vec<u8>,
-}
-
 /// A packet from the network.
 #[derive(Debug, Clone, Copy)]
 pub struct Datagram<'a> {
@@ -106,7 +99,7 @@ pub struct IceCredentials {
 /// One thing to do after feeding the connection.
 #[derive(Debug)]
 pub enum Output {
-    Transmit(Transmit),
+    Transmit(Route, Vec<u8>),
     Event(Event),
     /// Nothing more now; call [`Transport::handle_timeout`] then.
     Timeout(Instant),
@@ -293,12 +286,8 @@ impl Transport {
                 RtcOutput::Transmit(t) => {
                     let protocol = if t.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp };
                     self.path.sent(self.last_received, (protocol, t.destination), &t.contents);
-                    return Output::Transmit(Transmit {
-                        protocol,
-                        source: t.source,
-                        destination: t.destination,
-                        bytes: t.contents.into(),
-                    });
+                    let route = Route { protocol, source: t.source, destination: t.destination };
+                    return Output::Transmit(route, t.contents.into());
                 }
                 RtcOutput::Event(event) => {
                     if let Some(event) = self.translate(event) {

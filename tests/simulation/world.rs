@@ -9,7 +9,7 @@ use parlour::sfu::{
     AddTrackError, Event, EventKind, JoinError, JoinOptions, LeaveReason, Limits, Negotiation, Now, ParticipantId,
     Permissions, RoomOptions, Sfu,
 };
-use parlour::transport::{Datagram, Protocol, Settings};
+use parlour::transport::{Datagram, Protocol, Route, Settings};
 
 use crate::client::{Client, Request, Setup};
 use crate::network::Packet;
@@ -248,33 +248,37 @@ impl World {
             }
         }
         busy |= self.sfu.next_timeout().is_some_and(|at| at <= self.now);
-        self.sfu.drive(self.clock());
+        while self.sfu.drive(self.clock()) {
+            busy |= self.send();
+        }
         busy |= self.drain();
         busy
     }
 
     fn drain(&mut self) -> bool {
-        let mut busy = false;
-        while let Some(transmit) = self.sfu.poll_transmit() {
-            busy = true;
-            let packet = Packet {
-                protocol: transmit.protocol,
-                source: transmit.source,
-                destination: transmit.destination,
-                bytes: transmit.bytes,
-            };
-            let peers = self
-                .clients
-                .iter_mut()
-                .flat_map(|c| [Some(&mut c.publisher), c.subscriber.as_mut()].into_iter().flatten());
-            if let Some(peer) = peers.into_iter().find(|p| p.public == packet.destination) {
-                peer.downlink.send(self.now, packet);
-            }
-        }
+        let mut busy = self.send();
         while let Some(event) = self.sfu.poll_event() {
             busy = true;
             self.on_event(event);
         }
+        busy
+    }
+
+    /// Puts what the server sends on the way to the clients.
+    fn send(&mut self) -> bool {
+        let busy = !self.sfu.outbox().is_empty();
+        for (route, packets) in self.sfu.outbox().runs() {
+            let mut peers = self
+                .clients
+                .iter_mut()
+                .flat_map(|c| [Some(&mut c.publisher), c.subscriber.as_mut()].into_iter().flatten());
+            let Some(peer) = peers.find(|p| p.public == route.destination) else { continue };
+            for packet in packets {
+                let Route { protocol, source, destination } = route;
+                peer.downlink.send(self.now, Packet { protocol, source, destination, bytes: packet.to_vec() });
+            }
+        }
+        self.sfu.outbox().clear();
         busy
     }
 
