@@ -5,10 +5,17 @@
 //! end-to-end encrypted media. `sfu` decides with it when a receiver may switch layers and keeps its streams continuous;
 //! `transport` writes and reads packets with it.
 
+mod bits;
+pub mod dependency_descriptor;
 pub mod h264;
 pub mod header;
 pub mod ntp;
+mod reader;
+mod rewrite;
 pub mod rtcp;
 pub mod sequence;
 pub mod twcc;
 pub mod vp8;
+pub mod vp9;
+
+pub use rewrite::{ActiveTargets, DependencyRewrite, Rewrite};

@@ -12,6 +12,8 @@ use super::{Link, RoomId, TrackKey};
 pub(super) enum Timer {
     /// ICE, DTLS, SCTP and RTCP of one connection.
     Connection(Link),
+    /// Packets that wait to be sent on a connection.
+    Pacer(Link),
     /// Joining, negotiation, silence.
     Participant(RoomId, ParticipantId),
     /// Keyframe requests.
@@ -27,6 +29,10 @@ pub(super) struct Timers {
 }
 
 impl Timers {
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     pub fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }

@@ -6,15 +6,19 @@
 
 mod chance;
 mod chaos;
+mod churn;
 mod client;
 mod dual;
+mod forgery;
 mod hostile;
+mod idle;
 mod lifecycle;
 mod loss;
 mod media;
 mod network;
 mod oracle;
 mod peer;
+mod pictures;
 mod receiver;
 mod room;
 mod single;

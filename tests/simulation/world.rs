@@ -41,8 +41,16 @@ pub struct World {
     pub errors: Vec<(usize, AddTrackError)>,
     /// Addresses of ours that packets do not get to.
     pub unreachable: Vec<SocketAddr>,
+    /// What clients send, when somebody watches.
+    pub record: Option<Vec<Packet>>,
+    /// Bytes that the server sent, by destination.
+    pub sent: BTreeMap<SocketAddr, u64>,
     /// What participants were told that joined by hand, without a client.
     pub told: BTreeMap<ParticipantId, Vec<EventKind>>,
+    /// Where media for the SFU is collected, with the time it comes, instead of being given to it.
+    pub held: Option<Vec<(Now, Packet)>>,
+    /// Called with true before the SFU takes or drives media, with false after it.
+    pub meter: fn(bool),
 }
 
 pub fn server(protocol: Protocol) -> SocketAddr {
@@ -89,7 +97,7 @@ impl World {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_be_bytes());
         let mut world = World {
-            sfu: Sfu::new(settings, Limits { max_participants: 100, max_rooms: 10 }, key),
+            sfu: Sfu::new(settings, Limits { max_participants: 250, max_rooms: 10 }, key),
             clients: Vec::new(),
             start,
             now: start,
@@ -100,7 +108,11 @@ impl World {
             moments: 0,
             errors: Vec::new(),
             unreachable: Vec::new(),
+            record: None,
+            sent: BTreeMap::new(),
             told: BTreeMap::new(),
+            held: None,
+            meter: |_| {},
         };
         let now = world.clock();
         world.sfu.create_room(now, ROOM, room).expect("room for a room");
@@ -210,11 +222,9 @@ impl World {
         while self.step() {
             steps += 1;
             let spinning = || {
-                format!(
-                    "{:?}: sfu wants {:?}",
-                    self.elapsed(),
-                    self.sfu.next_timeout().map(|at| at.saturating_duration_since(self.now))
-                )
+                let wait = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(self.now));
+                let clients: Vec<_> = self.clients.iter().map(|c| wait(c.next())).collect();
+                format!("{:?}: sfu wants {:?}, clients {clients:?}", self.elapsed(), wait(self.sfu.next_timeout()))
             };
             assert!(steps < MAX_STEPS_PER_MOMENT, "spins at {}", spinning());
         }
@@ -233,26 +243,42 @@ impl World {
             for peer in [Some(&mut client.publisher), client.subscriber.as_mut()].into_iter().flatten() {
                 arrived.extend(std::iter::from_fn(|| peer.uplink.receive(self.now)));
             }
+            let now = self.clock();
             for packet in arrived {
                 busy = true;
+                if let Some(record) = &mut self.record {
+                    record.push(packet.clone());
+                }
                 if self.unreachable.contains(&packet.destination) {
                     continue;
                 }
-                let datagram = Datagram {
-                    protocol: packet.protocol,
-                    source: packet.source,
-                    destination: packet.destination,
-                    bytes: &packet.bytes,
-                };
-                self.sfu.receive(self.clock(), datagram);
+                match &mut self.held {
+                    Some(held) if is_media(&packet.bytes) => held.push((now, packet)),
+                    _ => self.receive(now, &packet),
+                }
             }
         }
         busy |= self.sfu.next_timeout().is_some_and(|at| at <= self.now);
-        while self.sfu.drive(self.clock()) {
+        while self.drive() {
             busy |= self.send();
         }
         busy |= self.drain();
         busy
+    }
+
+    pub fn receive(&mut self, now: Now, packet: &Packet) {
+        let Packet { protocol, source, destination, ref bytes } = *packet;
+        (self.meter)(true);
+        self.sfu.receive(now, Datagram { protocol, source, destination, bytes });
+        (self.meter)(false);
+    }
+
+    fn drive(&mut self) -> bool {
+        let now = self.clock();
+        (self.meter)(true);
+        let more = self.sfu.drive(now);
+        (self.meter)(false);
+        more
     }
 
     fn drain(&mut self) -> bool {
@@ -268,6 +294,8 @@ impl World {
     fn send(&mut self) -> bool {
         let busy = !self.sfu.outbox().is_empty();
         for (route, packets) in self.sfu.outbox().runs() {
+            let bytes = self.sent.entry(route.destination).or_default();
+            *bytes += packets.clone().map(|p| p.len() as u64).sum::<u64>();
             let mut peers = self
                 .clients
                 .iter_mut()
@@ -346,6 +374,11 @@ impl World {
             Request::Leave => self.sfu.leave(now, id, LeaveReason::ClientInitiated),
         }
     }
+}
+
+/// RTP that is no RTCP (RFC 5761 §4).
+fn is_media(bytes: &[u8]) -> bool {
+    matches!(bytes, [first, kind, ..] if first >> 6 == 2 && !(192..=223).contains(kind))
 }
 
 /// Everything but the certificate, which no seed makes.
