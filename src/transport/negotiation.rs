@@ -119,9 +119,10 @@ impl Transport {
     pub fn accept_offer(&mut self, sdp: &str, fresh: IceCredentials) -> Result<(), NegotiationError> {
         let offer = SessionDescription::parse(sdp)?;
         self.check_sections(&offer)?;
-        match self.upstream {
-            Some(_) => self.answer_upstream(sdp, &offer)?,
-            None => self.secure(&offer, Some(fresh))?,
+        // Before str0m answers itself: in a restart it would draw a user fragment of its own, and ours tells the worker.
+        self.secure(&offer, Some(fresh))?;
+        if self.upstream.is_some() {
+            self.answer_upstream(sdp, &offer)?;
         }
         for (index, remote) in offer.media.iter().enumerate() {
             if index == self.sections.list.len() {
