@@ -17,7 +17,7 @@ use super::channels::{Channels, MAX_BUFFERED_BYTES};
 use super::codecs::CodecTable;
 use super::description::local_candidate;
 use super::dtls;
-use super::egress::{Egress, ExtensionIds};
+use super::egress::{Egress, ExtensionIds, PayloadTypes};
 use super::path::Path;
 use super::sdp::{Direction, MediaSection, SdpError, SectionKind, SessionDescription, Setup};
 use super::sections::{ReceivePreference, RemoteTrack, Section, Sections, State, layer_order};
@@ -331,7 +331,8 @@ impl Transport {
             // It may have taken the fallback.
             stream.codec = payload.codec;
             if let Some(egress) = &mut self.egress {
-                egress.negotiated(id, (payload.pt, plain), ExtensionIds::new(&remote.extensions));
+                let types = PayloadTypes { media: payload.pt, plain, rtx: payload.rtx };
+                egress.negotiated(id, types, ExtensionIds::new(&remote.extensions));
             }
             return;
         }
