@@ -9,6 +9,7 @@
 //! The way of a join: [`Sfu::join`] → [`Room`] → offer and answer in [`publication`] and [`subscription`].
 
 mod active_speaker;
+mod allocator;
 mod down_track;
 mod event;
 mod forwarder;
@@ -16,6 +17,7 @@ mod forwarding;
 mod ids;
 mod info;
 mod keyframe;
+mod layer_rate;
 mod layer_selector;
 mod participant;
 mod publication;
