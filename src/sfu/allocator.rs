@@ -18,6 +18,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::layer_selector::Target;
+
 /// Unless the network gets worse, an allocation lasts this long: a picture that changes its size twice a second is
 /// worse than a small one.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -47,18 +49,17 @@ const RAMP_START: u64 = 2_000_000;
 /// And twice as much every second, until this: then there is a client that gives no feedback, and it gets what it asks for.
 const RAMP_STEPS: u32 = 4;
 
-/// What may be sent of a video: a layer with its temporal layers up to one.
+/// What may be sent of a video, and what it costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
-    pub layer: u8,
-    pub temporal: u8,
+    pub target: Target,
     /// Bits per second on the wire, overhead included.
     pub bitrate: u64,
 }
 
 impl Step {
     fn quality(&self) -> (u8, u8) {
-        (self.layer, self.temporal)
+        (self.target.spatial, self.target.temporal)
     }
 }
 

@@ -1,9 +1,11 @@
 //! A subscription: one track on its way to one participant. Owned by its [`Track`](super::track::Track).
 
-use super::forwarder::{Forwarder, Incoming};
+use super::forwarder::{Forwarder, Incoming, Vp8Rewrite};
 use super::info::ParticipantId;
-use super::layer_selector::{AliveLayers, LayerSelector, Published};
-use crate::transport::{MediaPacket, OutgoingPacket, SenderId, Vp8Fields};
+use super::layer_activity::AliveLayers;
+use super::layer_selector::{LayerSelector, Published, Target};
+use crate::rtp::{Rewrite, vp8};
+use crate::transport::{MediaPacket, Origin, OutgoingPacket, SenderId};
 
 pub(super) struct DownTrack {
     pub subscriber: ParticipantId,
@@ -37,14 +39,14 @@ impl DownTrack {
         stream.is_some()
     }
 
-    /// The layer that should flow now.
-    pub fn target(&self, published: &Published<'_>, alive: AliveLayers) -> Option<u8> {
+    /// The layers that should flow now.
+    pub fn target(&self, published: &Published<'_>, alive: AliveLayers) -> Option<Target> {
         if self.stream.is_some() { self.selector.target(published, alive) } else { None }
     }
 
     /// The layer whose keyframe the subscriber waits for.
-    pub fn wants_keyframe(&self, target: Option<u8>) -> Option<u8> {
-        self.forwarder.wants_keyframe_from(target)
+    pub fn wants_keyframe(&self, target: Option<Target>) -> Option<u8> {
+        self.forwarder.wants_keyframe_from(target.map(|t| t.spatial))
     }
 
     /// The layer's stream was replaced: its numbers start over.
@@ -57,25 +59,29 @@ impl DownTrack {
     }
 
     /// The packet as this subscriber shall see it; `None`: not at all.
-    pub fn forward(
+    pub fn forward<'a>(
         &mut self,
-        target: Option<u8>,
+        target: Option<Target>,
         incoming: &Incoming<'_>,
-        packet: &MediaPacket,
-    ) -> Option<OutgoingPacket> {
-        let out = self.forwarder.forward(target, incoming)?;
+        packet: &'a MediaPacket,
+    ) -> Option<OutgoingPacket<'a>> {
+        let out = self.forwarder.forward(target.map(|t| t.spatial), incoming)?;
+        let vp8 = |fields: Vp8Rewrite| vp8::Numbers {
+            picture_id: fields.picture_id.unwrap_or_default(),
+            tl0_picture_index: fields.tl0picidx.unwrap_or_default(),
+            key_index: fields.keyidx.unwrap_or_default(),
+        };
         Some(OutgoingPacket {
             sequence: out.sequence,
             timestamp: out.timestamp,
             marker: out.marker,
+            rewrite: out.vp8.map_or(Rewrite::None, |fields| Rewrite::Vp8(vp8(fields))),
+            dependency: None,
             arrival: packet.arrival,
-            payload: packet.payload.clone(),
-            vp8: out.vp8.map(|vp8| Vp8Fields {
-                picture_id: vp8.picture_id,
-                tl0picidx: vp8.tl0picidx,
-                keyidx: vp8.keyidx,
-            }),
-            extensions: packet.extensions.clone(),
+            sender_time: packet.sender_time,
+            payload: &packet.payload,
+            extensions: &packet.extensions,
+            origin: Origin { layer: packet.layer, sequence: packet.sequence },
         })
     }
 }

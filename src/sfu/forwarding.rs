@@ -41,7 +41,7 @@ impl Room {
         if let Some(connection) = self.participants.get_mut(&id).and_then(|p| p.connection(link.side))
             && std::mem::take(&mut connection.dirty)
         {
-            connection.transport.handle_timeout(now.instant);
+            connection.transport.handle_timeout(now.instant, &mut turn.outbox);
         }
         loop {
             let Some(connection) = self.participants.get_mut(&id).and_then(|p| p.connection(link.side)) else { return };
@@ -52,12 +52,12 @@ impl Room {
                 }
                 Output::Transmit(route, packet) => {
                     connection.learn_address((route.protocol, route.destination), link, turn);
-                    turn.counts.packets_sent += 1;
-                    turn.counts.bytes_sent += packet.len() as u64;
                     turn.outbox.push(route, &packet);
                 }
                 Output::Event(Event::Media(packet)) => self.forward(now, id, packet, turn),
                 Output::Event(Event::KeyframeWanted(sender)) => self.keyframe_wanted(now, id, sender, turn),
+                // The packet cache that could answer it does not exist yet.
+                Output::Event(Event::Missing(_)) => {}
                 Output::Event(Event::Connected) => self.became_active(now, id, link.side, turn),
                 Output::Event(Event::Closed) => self.connection_closed(id, turn),
                 Output::Event(Event::Data { channel, message }) => {
@@ -74,8 +74,8 @@ impl Room {
         let Some(track) = self.tracks.get_mut(&key) else { return };
         let incoming = describe(&packet);
         if packet.codec.kind() == MediaKind::Audio {
-            if let Some(level) = packet.audio_level.filter(|_| !track.info.muted) {
-                self.speakers.observe(now.instant, publisher, level);
+            if let Some(audio) = packet.extensions.audio_level.filter(|_| !track.info.muted) {
+                self.speakers.observe(now.instant, publisher, audio.level);
                 if let Some(at) = self.speakers.next_timeout() {
                     self.speakers_alarm.set(at, Timer::Speakers(self.id), &mut turn.timers);
                 }
@@ -91,7 +91,7 @@ impl Room {
         }
         let alive = track.activity.alive();
         let mut wanted = [false; MAX_LAYERS];
-        let published = published(&track.info);
+        let published = published(&track.info, &track.frame_rates);
         for down_track in &mut track.down_tracks {
             if packet.restarted {
                 down_track.reset_layer(packet.layer);
@@ -106,8 +106,11 @@ impl Room {
             let Some(subscriber) = self.participants.get_mut(&down_track.subscriber) else { continue };
             let link = Link { room: self.id, participant: down_track.subscriber, side: subscriber.downstream_side() };
             let Some(connection) = subscriber.downstream_connection() else { continue };
-            connection.transport.send(sender, outgoing);
-            connection.touch(link, turn);
+            match connection.transport.send(now.instant, sender, &outgoing, &mut turn.outbox) {
+                Some(at) if at <= now.instant => connection.touch(link, turn),
+                Some(at) => connection.alarm.set(at, Timer::Connection(link), &mut turn.timers),
+                None => {}
+            }
             turn.counts.packets_forwarded += 1;
         }
         if packet.codec.kind() == MediaKind::Video && wanted.contains(&true) {

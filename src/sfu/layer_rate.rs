@@ -7,10 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::layer_selector::MAX_LAYERS;
-
-/// Temporal layers told apart; AV1's L1T3 and VP8's three fit, what is above counts as the last.
-pub const MAX_TEMPORAL: usize = 4;
+use super::layer_selector::{MAX_LAYERS, MAX_TEMPORAL_LAYERS};
 
 /// What a packet costs besides its RTP payload, bytes: IPv4 and UDP headers (28), RTP header (12), extensions and the
 /// SRTP tag (about 10 each, 16 with GCM). With audio it is more than the payload.
@@ -36,11 +33,11 @@ pub struct LayerRates {
 #[derive(Debug, Clone, Copy, Default)]
 struct LayerRate {
     /// Bytes by (time, temporal layer), a ring by time.
-    bytes: [[u32; MAX_TEMPORAL]; BUCKETS],
+    bytes: [[u32; MAX_TEMPORAL_LAYERS]; BUCKETS],
     /// Milliseconds since the origin, of the first and the last packet of the present burst; `None` before the first.
     span: Option<(u64, u64)>,
     /// Bits per second of the burst before, by temporal layer and cumulative.
-    before: [u64; MAX_TEMPORAL],
+    before: [u64; MAX_TEMPORAL_LAYERS],
 }
 
 impl LayerRates {
@@ -49,7 +46,7 @@ impl LayerRates {
         let origin = *self.origin.get_or_insert(now);
         let at = now.saturating_duration_since(origin).as_millis() as u64;
         if let Some(layer) = self.layers.get_mut(usize::from(layer)) {
-            layer.observe(at, usize::from(temporal).min(MAX_TEMPORAL - 1), payload + PACKET_OVERHEAD);
+            layer.observe(at, usize::from(temporal).min(MAX_TEMPORAL_LAYERS - 1), payload + PACKET_OVERHEAD);
         }
     }
 
@@ -58,7 +55,7 @@ impl LayerRates {
     pub fn rate(&self, layer: u8, temporal: u8) -> Option<u64> {
         let layer = self.layers.get(usize::from(layer))?;
         layer.span?;
-        let temporal = usize::from(temporal).min(MAX_TEMPORAL - 1);
+        let temporal = usize::from(temporal).min(MAX_TEMPORAL_LAYERS - 1);
         Some(if layer.is_settling() { layer.measure(temporal).max(layer.before[temporal]) } else { layer.measure(temporal) })
     }
 
@@ -66,7 +63,7 @@ impl LayerRates {
     pub fn top_temporal(&self, layer: u8) -> u8 {
         let Some(layer) = self.layers.get(usize::from(layer)) else { return 0 };
         let seen = |temporal: &usize| layer.bytes.iter().any(|bucket| bucket[*temporal] > 0);
-        (0..MAX_TEMPORAL).rev().find(seen).unwrap_or(0) as u8
+        (0..MAX_TEMPORAL_LAYERS).rev().find(seen).unwrap_or(0) as u8
     }
 }
 
@@ -78,7 +75,7 @@ impl LayerRate {
                 // What fell out of the window since the last packet.
                 let last_bucket = last / BUCKET.as_millis() as u64;
                 for passed in last_bucket + 1..=bucket {
-                    self.bytes[passed as usize % BUCKETS] = [0; MAX_TEMPORAL];
+                    self.bytes[passed as usize % BUCKETS] = [0; MAX_TEMPORAL_LAYERS];
                 }
                 self.span = Some((first, last.max(at)));
             }

@@ -10,15 +10,19 @@
 
 mod active_speaker;
 mod allocator;
+mod dominant_speaker;
 mod down_track;
+mod dynacast;
 mod event;
 mod forwarder;
 mod forwarding;
 mod ids;
 mod info;
 mod keyframe;
+mod layer_activity;
 mod layer_rate;
 mod layer_selector;
+mod loudest;
 mod participant;
 mod publication;
 mod room;
@@ -476,10 +480,13 @@ impl Sfu {
     }
 
     pub fn counts(&self) -> Counts {
+        let sent = self.turn.outbox.totals();
         Counts {
             rooms: self.rooms.len(),
             participants: self.members.len(),
             tracks: self.rooms.values().map(Room::track_count).sum(),
+            packets_sent: sent.packets,
+            bytes_sent: sent.bytes,
             ..self.turn.counts
         }
     }

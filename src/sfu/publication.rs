@@ -47,10 +47,10 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&id) else { return true };
         let link = Link { room: self.id, participant: id, side: Side::Publisher };
         if participant.publisher.is_none() {
-            let (ice, session) = (turn.ids.ice(), turn.ids.sdp_session());
+            let new = turn.ids.connection(now);
             let transport = match participant.negotiation {
-                Negotiation::Single => Transport::answerer(&turn.settings, sdp, ice, session, now.instant),
-                Negotiation::Dual => Ok(Transport::upstream(&turn.settings, ice, session, now.instant)),
+                Negotiation::Single => Transport::answerer(&turn.settings, sdp, new),
+                Negotiation::Dual => Ok(Transport::upstream(&turn.settings, new)),
             };
             let Ok(transport) = transport else { return false };
             participant.publisher = Some(Connection::new(transport, link, turn));

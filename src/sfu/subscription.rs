@@ -171,7 +171,7 @@ impl Room {
     /// client is connected only when it is.
     pub fn open_subscriber(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
         let link = Link { room: self.id, participant: id, side: Side::Subscriber };
-        let transport = Transport::offerer(&turn.settings, turn.ids.ice(), turn.ids.sdp_session(), now.instant);
+        let transport = Transport::offerer(&turn.settings, turn.ids.connection(now));
         let connection = Connection::new(transport, link, turn);
         if let Some(participant) = self.participants.get_mut(&id) {
             participant.subscriber = Some(connection);

@@ -4,7 +4,8 @@ use super::TrackKey;
 use super::down_track::DownTrack;
 use super::info::{LayerInfo, NewTrack, ParticipantId, Quality, Sid, TrackInfo};
 use super::keyframe::KeyframeThrottle;
-use super::layer_selector::{LayerActivity, MAX_LAYERS, Published};
+use super::layer_activity::{FrameRates, LayerActivity};
+use super::layer_selector::{MAX_LAYERS, Published};
 use super::timers::Alarm;
 use crate::transport::RemoteTrack;
 
@@ -15,8 +16,9 @@ pub(super) struct Track {
     pub publisher_sid: Sid,
     /// The publisher's m-line; `None` until an offer carried the track. Only then do others hear of it.
     pub section: Option<usize>,
-    /// Which simulcast layers arrive.
+    /// Which layers arrive.
     pub activity: LayerActivity,
+    pub frame_rates: FrameRates,
     pub throttles: [KeyframeThrottle; MAX_LAYERS],
     /// Layers of which a receiver lost a picture that no keyframe has mended yet.
     pub broken: [bool; MAX_LAYERS],
@@ -44,6 +46,7 @@ impl Track {
             publisher_sid,
             section: None,
             activity: LayerActivity::new(),
+            frame_rates: FrameRates::default(),
             throttles: Default::default(),
             broken: [false; MAX_LAYERS],
             down_tracks: Vec::new(),
@@ -85,7 +88,7 @@ impl Track {
 
     /// The layers whose keyframe some subscriber waits for.
     pub fn wanted_layers(&self) -> [bool; MAX_LAYERS] {
-        let (published, alive) = (published(&self.info), self.activity.alive());
+        let (published, alive) = (published(&self.info, &self.frame_rates), self.activity.alive());
         let mut wanted = [false; MAX_LAYERS];
         // Nothing comes before the unmute, which asks anew.
         let waiting = if self.info.muted { &[][..] } else { &self.down_tracks[..] };
@@ -99,8 +102,8 @@ impl Track {
 }
 
 /// What a subscriber chooses its layer from.
-pub(super) fn published(info: &TrackInfo) -> Published<'_> {
-    Published { layers: &info.layers, width: info.announced.width, height: info.announced.height }
+pub(super) fn published<'a>(info: &'a TrackInfo, frame_rates: &'a FrameRates) -> Published<'a> {
+    Published { layers: &info.layers, width: info.announced.width, height: info.announced.height, frame_rates }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

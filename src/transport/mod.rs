@@ -10,13 +10,16 @@ mod channels;
 pub mod classify;
 mod codecs;
 mod description;
+mod extensions;
 pub mod framing;
 mod negotiation;
 mod outbox;
+mod outgoing;
 mod path;
 pub mod sdp;
 mod sections;
 mod senders;
+pub mod srtp;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -28,7 +31,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::media::{KeyframeRequestKind, Mid, Pt, Rid};
 use str0m::net::{Protocol as RtcProtocol, Receive};
-use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, Ssrc, Vp8Descriptor};
+use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
 use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output as RtcOutput, Rtc};
 
 use crate::sfu::{Codec, DataChannel};
@@ -38,8 +41,10 @@ use path::Path;
 use sections::Sections;
 
 pub use codecs::OpusOptions;
+pub use extensions::{AbsCaptureTime, AudioLevel, Extensions, PlayoutDelay};
 pub use negotiation::NegotiationError;
-pub use outbox::{Outbox, Packets, Route};
+pub use outbox::{Outbox, Packets, Route, Totals};
+pub use outgoing::{Missing, Origin, OutgoingPacket};
 pub use sections::{ReceivePreference, RemoteTrack, SenderSpec};
 
 /// What every connection of this process shares.
@@ -94,6 +99,18 @@ pub struct IceCredentials {
     pub password: String,
 }
 
+/// What a new connection needs of its caller, as this module has neither randomness nor a clock.
+pub struct NewConnection {
+    pub ice: IceCredentials,
+    /// The `o=` line's session id.
+    pub session_id: u64,
+    /// SSRCs and the first numbers of retransmission streams are drawn from it.
+    pub seed: u64,
+    pub now: Instant,
+    /// What `now` is since the Unix epoch: goes into sender reports.
+    pub unix_time: Duration,
+}
+
 /// One thing to do after feeding the connection.
 #[derive(Debug)]
 pub enum Output {
@@ -113,6 +130,8 @@ pub enum Event {
     Media(MediaPacket),
     /// The receiver of this sender's stream lost a picture (PLI or FIR).
     KeyframeWanted(SenderId),
+    /// The receiver lost a packet; answered with [`Transport::resend`]. One event per packet.
+    Missing(Missing),
     Data {
         channel: DataChannel,
         message: Vec<u8>,
@@ -139,38 +158,12 @@ pub struct MediaPacket {
     pub arrival: Instant,
     /// What the publisher's sender report says this timestamp means, since the Unix epoch.
     pub sender_time: Option<Duration>,
-    /// RFC 6464, −dBov: 0 loudest, 127 silence.
-    pub audio_level: Option<u8>,
     pub extensions: Extensions,
 }
-
-/// Header extensions that travel from publisher to subscriber untouched.
-#[derive(Debug, Clone, Default)]
-pub struct Extensions(ExtensionValues);
 
 /// A stream towards the client. Numbered by the caller's [`Transport::add_sender`] calls, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SenderId(u32);
-
-/// An RTP packet to send: what the forwarder made of a [`MediaPacket`].
-#[derive(Debug)]
-pub struct OutgoingPacket {
-    pub sequence: u64,
-    pub timestamp: u32,
-    pub marker: bool,
-    pub arrival: Instant,
-    pub payload: Arc<[u8]>,
-    pub vp8: Option<Vp8Fields>,
-    pub extensions: Extensions,
-}
-
-/// VP8 payload descriptor fields to overwrite while the packet is written; widths stay as they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Vp8Fields {
-    pub picture_id: Option<u16>,
-    pub tl0picidx: Option<u8>,
-    pub keyidx: Option<u8>,
-}
 
 /// How far the connection has come: tells why a join failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -243,7 +236,8 @@ impl Transport {
         }
     }
 
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// Does what is due. Packets go to `outbox`, or come out of [`Self::poll`].
+    pub fn handle_timeout(&mut self, now: Instant, _outbox: &mut Outbox) {
         self.input(Input::Timeout(now));
     }
 
@@ -359,15 +353,6 @@ impl Transport {
             let offset = Duration::from_secs_f64(f64::from(ticks.unsigned_abs()) / f64::from(clock_rate));
             if ticks >= 0 { at_report.checked_add(offset) } else { at_report.checked_sub(offset) }
         });
-        let audio_level = packet.header.ext_vals.audio_level.map(|level| level.unsigned_abs().min(127));
-        let mut extensions = packet.header.ext_vals;
-        // These number or name the publisher's connection; the subscriber's has its own.
-        extensions.mid = None;
-        extensions.rid = None;
-        extensions.rid_repair = None;
-        extensions.transport_cc = None;
-        extensions.abs_send_time = None;
-        extensions.tx_time_offs = None;
         Some(MediaPacket {
             section,
             layer,
@@ -380,35 +365,68 @@ impl Transport {
             payload: packet.payload,
             arrival: packet.timestamp,
             sender_time,
-            audio_level,
-            extensions: Extensions(extensions),
+            extensions: Extensions::received(&packet.header.ext_vals),
         })
     }
 
-    /// Queues a packet on a sender's stream. Silently nothing while the sender has no section yet.
-    pub fn send(&mut self, sender: SenderId, packet: OutgoingPacket) {
-        let Some(stream) = self.sections.stream(sender) else { return };
+    /// Sends a packet on a sender's stream; silently nothing while the sender has no section yet, or no keys. When it gives a
+    /// time, a deadline of the connection came nearer: [`Self::handle_timeout`] is due then.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        sender: SenderId,
+        packet: &OutgoingPacket<'_>,
+        _outbox: &mut Outbox,
+    ) -> Option<Instant> {
+        let stream = self.sections.stream(sender)?;
         let nackable = stream.rtx.is_some();
-        let mut rtp = RtpWrite::new(
+        let mut payload = packet.payload[packet.rewrite.range(packet.payload.len())].to_vec();
+        packet.rewrite.apply(&mut payload);
+        let rtp = RtpWrite::new(
             Pt::new_with_value(stream.pt),
             packet.sequence.into(),
             packet.timestamp,
             packet.arrival,
-            packet.payload.clone(),
+            payload,
         )
         .marker(packet.marker)
-        .ext_vals(packet.extensions.0)
+        .ext_vals(packet.extensions.values())
         .nackable(nackable);
-        if let Some(fields) = packet.vp8 {
-            match vp8_patch(&packet.payload, fields) {
-                Some(patch) => rtp = rtp.vp8_patch(patch),
-                // A descriptor that parsed before must parse now; a packet that cannot be rewritten would corrupt the stream.
-                None => return,
-            }
-        }
         if let Some(tx) = self.rtc.direct_api().stream_tx(&stream.ssrc.into()) {
             tx.write_rtp(rtp);
         }
+        Some(now)
+    }
+
+    /// Answers [`Event::Missing`]: sends the packet once more, on the stream's retransmission stream (RFC 4588). `payload` and
+    /// `extensions` are what was given to [`Self::send`] for it.
+    pub fn resend(
+        &mut self,
+        _now: Instant,
+        _missing: &Missing,
+        _payload: &[u8],
+        _extensions: &Extensions,
+        _outbox: &mut Outbox,
+    ) {
+        // str0m still answers these itself.
+    }
+
+    /// What the way to the client carries, in bits per second; `None` before anything is known.
+    pub fn estimate(&self) -> Option<u64> {
+        None
+    }
+
+    /// What the room would send if the way to the client carried it, in bits per second: how far the estimate is worth probing.
+    pub fn set_desired(&mut self, _bits_per_second: u64) {}
+
+    /// To the client and back, as its reports tell; `None` before the first.
+    pub fn round_trip(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Share of the packets that were lost on the way to the client lately, 0.0..=1.0.
+    pub fn loss(&self) -> f32 {
+        0.0
     }
 
     /// Sends a PLI for one layer of what the client publishes in `section`.
@@ -429,17 +447,3 @@ impl Transport {
 
 /// Far enough to never come, near enough to add to an Instant.
 const FOREVER: Duration = Duration::from_secs(86_400 * 365);
-
-fn vp8_patch(payload: &[u8], fields: Vp8Fields) -> Option<str0m::rtp::Vp8Patch> {
-    let mut builder = Vp8Descriptor::parse(payload).ok()?.patch();
-    if let Some(id) = fields.picture_id {
-        builder = builder.picture_id(id);
-    }
-    if let Some(index) = fields.tl0picidx {
-        builder = builder.tl0_pic_idx(index);
-    }
-    if let Some(index) = fields.keyidx {
-        builder = builder.key_idx(index);
-    }
-    builder.build().ok()
-}

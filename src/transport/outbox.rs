@@ -30,6 +30,14 @@ pub struct Outbox {
     /// Where each packet ends.
     ends: Vec<usize>,
     runs: Vec<Run>,
+    totals: Totals,
+}
+
+/// What has been written since the start, sent or not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub packets: u64,
+    pub bytes: u64,
 }
 
 /// Packets in a row that go the same way.
@@ -63,6 +71,8 @@ impl Outbox {
             self.runs.push(Run { route, first: self.ends.len() });
         }
         self.used += written.min(room);
+        self.totals.packets += 1;
+        self.totals.bytes += written as u64;
         self.ends.push(self.used);
     }
 
@@ -78,6 +88,10 @@ impl Outbox {
     /// Packets waiting.
     pub fn len(&self) -> usize {
         self.ends.len()
+    }
+
+    pub fn totals(&self) -> Totals {
+        self.totals
     }
 
     /// Every run with its packets, in the order of writing.
@@ -142,6 +156,7 @@ mod tests {
         outbox.clear();
         assert!(outbox.is_empty() && contents(&outbox).is_empty());
         outbox.push(route(3), &[1]);
+        assert_eq!(outbox.totals(), Totals { packets: 5, bytes: 13 });
         assert_eq!(contents(&outbox), [(3, vec![vec![1]])], "nothing of the former turn");
     }
 

@@ -7,7 +7,7 @@ type Key = u8;
 const CAMERA: [u64; 3] = [160_000, 450_000, 1_700_000];
 
 fn step(layer: u8, bitrate: u64) -> Step {
-    Step { layer, temporal: 0, bitrate }
+    Step { target: Target { spatial: layer, temporal: 0 }, bitrate }
 }
 
 fn camera(key: Key, layers: usize) -> Want<Key> {
@@ -70,7 +70,7 @@ impl Rig {
 
     /// The layer of every video, by key.
     fn layers(&self) -> Vec<Option<u8>> {
-        self.last.iter().map(|(_, step)| step.map(|step| step.layer)).collect()
+        self.last.iter().map(|(_, step)| step.map(|step| step.target.spatial)).collect()
     }
 }
 
@@ -139,15 +139,15 @@ fn the_clients_priority_beats_size() {
 fn the_whole_lowest_layer_comes_before_upgrades() {
     let mut wants = vec![camera(0, 3), camera(1, 3)];
     for want in &mut wants {
-        want.steps.insert(0, Step { layer: 0, temporal: 0, bitrate: 90_000 });
-        want.steps[1].temporal = 2;
+        want.steps.insert(0, step(0, 90_000));
+        want.steps[1].target.temporal = 2;
         want.base = 2;
     }
     wants[0].rank.pixels = 1920 * 1080;
     let quality = |estimate| {
         let mut rig = Rig::new(wants.clone());
         rig.hold(10_000, estimate);
-        rig.last.iter().map(|(_, step)| step.map(|s| (s.layer, s.temporal))).collect::<Vec<_>>()
+        rig.last.iter().map(|(_, step)| step.map(|s| s.quality())).collect::<Vec<_>>()
     };
     assert_eq!(quality(220_000), [Some((0, 0)), Some((0, 0))]);
     assert_eq!(quality(300_000), [Some((0, 2)), Some((0, 0))]);
@@ -257,7 +257,7 @@ fn any_want(key: Key) -> impl Strategy<Value = Want<Key>> {
             .zip(rates)
             .map(|(n, more)| {
                 bitrate += more;
-                Step { layer: n / 2, temporal: n % 2, bitrate }
+                Step { target: Target { spatial: n / 2, temporal: n % 2 }, bitrate }
             })
             .collect();
         Want { key, rank, base: base.min(steps.len()), steps }
