@@ -140,7 +140,7 @@ mod tests {
             let level = |key, _| if key == speaker { 25 } else { 80 };
             let forwarded = play(&mut loudest, t0, &keys, (from, from + 5000), level);
             assert_eq!(of(&forwarded, speaker), 250, "{speaker}");
-            assert_eq!(forwarded.len(), 500, "two at a time");
+            assert!((500..=501).contains(&forwarded.len()), "two at a time: {}", forwarded.len());
         }
     }
 
@@ -163,7 +163,7 @@ mod tests {
         assert!((10_000..=10_600).contains(&first), "{first}");
         // One who is not louder waits longer.
         let mut loudest = Loudest::new(1);
-        let level = |key, at| if key == 2 || at < 1_000 { 25 } else { 80 };
+        let level = |key, at| if key == 2 || at < 1_000 { 49 } else { 54 };
         let forwarded = play(&mut loudest, t0, &[1, 2], (0, 5_000), level);
         let first = forwarded.iter().find(|(_, key)| *key == 2).expect("heard in the end").0;
         assert!((2_900..=3_100).contains(&first), "{first}");
