@@ -257,8 +257,7 @@ impl Scores {
 /// absence (the paper's equations 6 to 11), logarithm taken once more to compare by ratios.
 fn scores<const N: usize>(p: f64, lambda: f64) -> [f64; N] {
     let parts = N - 1;
-    let log_choose =
-        |n: usize| (1..=n).map(|i| ((parts - n + i) as f64).ln() - (i as f64).ln()).sum::<f64>();
+    let log_choose = |n: usize| (1..=n).map(|i| ((parts - n + i) as f64).ln() - (i as f64).ln()).sum::<f64>();
     std::array::from_fn(|n| {
         let speech = log_choose(n) + n as f64 * p.ln() + (parts - n) as f64 * (1.0 - p).ln();
         let absence = lambda.ln() - lambda * n as f64;
@@ -340,7 +339,13 @@ mod tests {
             play(&mut room, t0, &[1, 2], (0, 10_000), one_speaks(1));
             let cough = |key, at| {
                 let coughs = key == 2 && (at % 2_000) < length;
-                Some(if coughs { 8 } else if key == 1 { speech(1, at) } else { quiet(key, at) })
+                Some(if coughs {
+                    8
+                } else if key == 1 {
+                    speech(1, at)
+                } else {
+                    quiet(key, at)
+                })
             };
             let taken = play(&mut room, t0, &[1, 2], (10_000, 40_000), cough);
             assert_eq!(taken, [], "of {length} ms");

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// estimate dips, would otherwise make all wait for a fresh keyframe.
 const HOLD: Duration = Duration::from_secs(5);
 
+/// How long a publisher may take to begin with a layer: libwebrtc probes its uplink before it sends the higher ones.
+const RISE: Duration = Duration::from_secs(5);
+
 /// The highest layer that is wanted, 0 = lowest; `None` = not even that one.
 pub type Wish = Option<u8>;
 
@@ -25,6 +28,7 @@ pub struct Dynacast {
     wish: Wish,
     /// When to tell the publisher to send less, and the highest wish since that was decided.
     lower: Option<(Instant, Wish)>,
+    raised_at: Option<Instant>,
 }
 
 impl Dynacast {
@@ -38,6 +42,7 @@ impl Dynacast {
                 return None;
             }
             self.told = Some(wish);
+            self.raised_at = Some(now);
             return Some(wish);
         }
         match &mut self.lower {
@@ -66,6 +71,11 @@ impl Dynacast {
     /// What the publisher was told last, if anything: for one who may have missed it.
     pub fn told(&self) -> Option<Wish> {
         self.told
+    }
+
+    /// Whether we asked for more so lately that it may be on its way still.
+    pub fn is_rising(&self, now: Instant) -> bool {
+        self.raised_at.is_some_and(|at| now.saturating_duration_since(at) < RISE)
     }
 
     /// Whether we ask for this layer. What is asked for and does not come is the publisher's own decision.

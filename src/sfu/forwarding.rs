@@ -3,10 +3,12 @@
 
 use std::time::Instant;
 
-use super::active_speaker::SpeakerLevel;
+use super::active_speaker::{ActiveSpeaker, SpeakerLevel};
+use super::dominant_speaker::DominantSpeaker;
 use super::event::EventKind;
 use super::forwarder::{Incoming, PictureId, Vp8};
-use super::info::{Codec, MediaKind, ParticipantId, Speaker};
+use super::info::{Codec, MediaKind, ParticipantId, Speaker, TrackSource};
+use super::layer_selector::MAX_LAYERS;
 use super::pacer::Paced;
 use super::packet_cache::PacketCache;
 use super::room::Room;
@@ -49,7 +51,7 @@ impl Room {
             match connection.transport.poll() {
                 Output::Timeout(at) => {
                     connection.alarm.set(at, Timer::Connection(link), &mut turn.timers);
-                    return;
+                    return self.watch_estimate(now, link, turn);
                 }
                 Output::Transmit(route, packet) => {
                     connection.learn_address((route.protocol, route.destination), link, turn);
@@ -74,13 +76,21 @@ impl Room {
         };
         let Some(track) = self.tracks.get_mut(&key) else { return };
         let layer = packet.layer;
-        let Some(cache) = track.caches.get_mut(usize::from(layer)) else { return };
+        if usize::from(layer) >= MAX_LAYERS {
+            return;
+        }
         let keyframe_start = describe(&packet).keyframe_start;
         if packet.codec.kind() == MediaKind::Audio {
             if let Some(audio) = packet.extensions.audio_level.filter(|_| !track.info.muted) {
                 self.speakers.observe(now.instant, publisher, audio.level);
-                if let Some(at) = self.speakers.next_timeout() {
+                self.floor.observe(now.instant, publisher, audio.level);
+                if let Some(at) = next_timeout(&self.speakers, &self.floor) {
                     self.speakers_alarm.set(at, Timer::Speakers(self.id), &mut turn.timers);
+                }
+                let microphone = track.info.announced.source != TrackSource::ScreenShareAudio;
+                let silenced = microphone && !self.loudest.admits(now.instant, key, audio.level);
+                if std::mem::replace(&mut track.silenced, silenced) != silenced {
+                    track.retarget();
                 }
             }
         } else if keyframe_start {
@@ -88,6 +98,8 @@ impl Room {
             track.broken[usize::from(layer)] = false;
         }
         let video = packet.codec.kind() == MediaKind::Video;
+        track.rates.observe(now.instant, layer, 0, packet.payload.len());
+        let cache = &mut track.caches[usize::from(layer)];
         let Some(sequence) = cache.insert(packet, keyframe_start).map(|kept| kept.sequence) else { return };
         if video && track.activity.observe(layer, now.instant) {
             track.stale = true;
@@ -148,7 +160,9 @@ impl Room {
             return;
         }
         let changes = self.speakers.poll(now.instant).unwrap_or_default();
-        if let Some(next) = self.speakers.next_timeout() {
+        // Who has the floor counts when the allocators run next.
+        self.floor.poll(now.instant);
+        if let Some(next) = next_timeout(&self.speakers, &self.floor) {
             self.speakers_alarm.set(next, Timer::Speakers(self.id), &mut turn.timers);
         }
         self.tell_speakers(&changes, turn);
@@ -156,6 +170,7 @@ impl Room {
 
     /// Somebody stopped speaking because the microphone was muted.
     pub fn silence(&mut self, id: ParticipantId, turn: &mut Turn) {
+        self.floor.mute(id);
         if let Some(change) = self.speakers.remove(id) {
             self.tell_speakers(&[change], turn);
         }
@@ -189,6 +204,10 @@ impl Room {
             turn.emit(id, EventKind::SpeakersChanged(heard));
         }
     }
+}
+
+fn next_timeout(speakers: &ActiveSpeaker<ParticipantId>, floor: &DominantSpeaker<ParticipantId>) -> Option<Instant> {
+    [speakers.next_timeout(), floor.next_timeout()].into_iter().flatten().min()
 }
 
 /// What the forwarder needs to know of a packet. Nothing past the codec's payload descriptor is looked at, but for the

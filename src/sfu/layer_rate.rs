@@ -56,7 +56,18 @@ impl LayerRates {
         let layer = self.layers.get(usize::from(layer))?;
         layer.span?;
         let temporal = usize::from(temporal).min(MAX_TEMPORAL_LAYERS - 1);
-        Some(if layer.is_settling() { layer.measure(temporal).max(layer.before[temporal]) } else { layer.measure(temporal) })
+        Some(if layer.is_settling() {
+            layer.measure(temporal).max(layer.before[temporal])
+        } else {
+            layer.measure(temporal)
+        })
+    }
+
+    /// Bits per second on the wire of the lowest layer as they are now: 0 when it is silent.
+    pub fn present(&self, now: Instant) -> u64 {
+        let (Some(origin), Some((_, last))) = (self.origin, self.layers[0].span) else { return 0 };
+        let silent = now.saturating_duration_since(origin) >= Duration::from_millis(last) + WINDOW;
+        if silent { 0 } else { self.layers[0].measure(MAX_TEMPORAL_LAYERS - 1) }
     }
 
     /// The highest temporal layer that was seen of `layer` lately.
@@ -159,6 +170,8 @@ mod tests {
         let before = rates.rate(2, 3);
         send(&mut rates, t0, 0, 100, 5000, 60_000);
         assert_eq!(rates.rate(2, 3), before);
+        assert_eq!(rates.present(t0 + ms(61_949)), rates.rate(0, 3).unwrap());
+        assert_eq!(rates.present(t0 + ms(61_950)), 0);
         send(&mut rates, t0, 2, 100, 60_000, 60_500);
         assert_eq!(rates.rate(2, 3), before, "half a second tells little");
         send(&mut rates, t0, 2, 100, 60_500, 64_000);

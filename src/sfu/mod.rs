@@ -10,11 +10,12 @@
 //! The way of a join: [`Sfu::join`] → [`Room`] → offer and answer in [`publication`] and [`subscription`].
 
 mod active_speaker;
+mod allocation;
 mod allocator;
 mod dominant_speaker;
 mod down_track;
-mod dynacast;
 mod down_tracks;
+mod dynacast;
 mod event;
 mod fan_out;
 mod forwarder;
@@ -50,7 +51,7 @@ use ids::Ids;
 use room::Room;
 use timers::{Timer, Timers};
 
-pub use event::{DataChannel, Description, Event, EventKind, FailureReason, Verdict};
+pub use event::{DataChannel, Description, Event, EventKind, FailureReason, StreamState, Verdict};
 pub use info::*;
 pub use layer_selector::TrackSettings;
 pub use room::RoomOptions;
@@ -473,7 +474,8 @@ impl Sfu {
     fn handle_timer(&mut self, now: Now, at: Instant, timer: Timer) {
         let room_id = match timer {
             Timer::Connection(link) | Timer::Pacer(link) => link.room,
-            Timer::Participant(room, _) | Timer::Track(room, _) | Timer::Speakers(room) | Timer::Room(room) => room,
+            Timer::Participant(room, _) | Timer::Allocation(room, _) | Timer::Track(room, _) => room,
+            Timer::Speakers(room) | Timer::Room(room) => room,
         };
         let Some(room) = self.rooms.get_mut(&room_id) else { return };
         match timer {
@@ -481,6 +483,7 @@ impl Sfu {
             Timer::Pacer(link) => room.pacer_due(now, at, link, &mut self.turn),
             Timer::Track(_, track) => room.track_due(now, at, track, &mut self.turn),
             Timer::Speakers(_) => room.speakers_due(now, at, &mut self.turn),
+            Timer::Allocation(_, id) => room.allocation_due(now, at, id, &mut self.turn),
             Timer::Participant(_, id) => {
                 if let Some(reason) = room.participant_due(now, at, id, &mut self.turn) {
                     self.leave(now, id, reason);

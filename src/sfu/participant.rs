@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::allocator::Allocator;
 use super::event::FailureReason;
 use super::forwarder::{Outgoing, Vp8Rewrite};
 use super::info::{LeaveReason, MediaKind, ParticipantId, ParticipantInfo, ParticipantState, Permissions, Sid};
@@ -43,6 +44,9 @@ pub(super) struct Participant {
     pub sections: BTreeMap<usize, TrackKey>,
     /// What it hears and sees.
     pub subscribed: BTreeMap<TrackKey, Option<SenderId>>,
+    /// What of it the network carries.
+    pub allocator: Allocator<TrackKey>,
+    pub allocation_alarm: Alarm,
     /// Which track a stream on the connection carries: for what its receiver asks.
     pub senders: HashMap<SenderId, TrackKey>,
     pub downstream: Downstream,
@@ -212,6 +216,8 @@ impl Participant {
             published: Vec::new(),
             sections: BTreeMap::new(),
             subscribed: BTreeMap::new(),
+            allocator: Allocator::new(),
+            allocation_alarm: Alarm::default(),
             senders: HashMap::new(),
             downstream: Downstream { offer_id, ..Downstream::default() },
             signal_lost_at: None,
