@@ -188,13 +188,12 @@ impl<K: Copy + Ord> Allocator<K> {
     }
 
     fn budget(&self, now: Instant, audio: u64) -> Budget {
-        let (present, least) = match (self.estimate, self.least.get()) {
-            (Some(estimate), Some(least)) => (estimate, percent(least, UPGRADE_PERCENT)),
-            _ => {
-                let ramp = self.ramp(now);
-                (ramp, ramp)
-            }
+        let (Some(present), Some(least)) = (self.estimate, self.least.get()) else {
+            // Nothing says that what flows is too much, nor that one video is.
+            let upgrade = self.ramp(now).saturating_sub(audio);
+            return Budget { keep: u64::MAX, upgrade, oversend_keep: u64::MAX, oversend_start: u64::MAX };
         };
+        let least = percent(least, UPGRADE_PERCENT);
         Budget {
             keep: present.saturating_sub(audio),
             upgrade: least.saturating_sub(audio),

@@ -186,6 +186,19 @@ fn without_an_estimate_the_rate_doubles_every_second_until_nothing_limits_it() {
     assert_eq!(rates[4], 20 * CAMERA[2]);
 }
 
+/// A ramp is no evidence: it takes nothing away that flows, and one video always begins.
+#[test]
+fn without_an_estimate_what_flows_stays() {
+    let mut rig = Rig::new(vec![Want { steps: vec![step(0, 5_000_000)], ..camera(0, 1) }]);
+    rig.run();
+    assert_eq!(rig.layers(), [Some(0)]);
+    rig.ms += 1000;
+    rig.wants[0].steps[0].bitrate = 9_000_000;
+    rig.wants.push(camera(1, 1));
+    rig.run();
+    assert_eq!(rig.layers(), [Some(0), None]);
+}
+
 #[test]
 fn upgrades_wait_for_the_estimate_to_hold() {
     let mut rig = Rig::new(cameras(1));
