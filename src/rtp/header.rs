@@ -244,3 +244,179 @@ impl Extensions<'_> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rtc_shared::marshal::Unmarshal;
+
+    use super::*;
+
+    const HEADER: Header =
+        Header { marker: true, payload_type: 96, sequence: 0x1234, timestamp: 0x5566_7788, ssrc: 0x99aa_bbcc };
+
+    #[test]
+    fn writes_the_fixed_header() {
+        let mut bytes = vec![7];
+        assert_eq!(HeaderWriter::new(&mut bytes, HEADER, Form::OneByte).finish(), 12);
+        assert_eq!(bytes, [7, 0x80, 0xe0, 0x12, 0x34, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc]);
+    }
+
+    #[test]
+    fn writes_both_forms() {
+        let mut bytes = vec![7];
+        let mut writer = HeaderWriter::new(&mut bytes, HEADER, Form::OneByte);
+        assert_eq!(writer.element(4, b"mid"), Some(17));
+        assert_eq!(writer.reserve(3, 2), Some(21));
+        assert_eq!(writer.finish(), 24);
+        assert_eq!(bytes[1], 0x90);
+        assert_eq!(bytes[13..], [0xbe, 0xde, 0, 2, 0x42, b'm', b'i', b'd', 0x31, 0, 0, 0]);
+
+        let mut bytes = Vec::new();
+        let mut writer = HeaderWriter::new(&mut bytes, HEADER, Form::TwoByte);
+        assert_eq!(writer.element(4, &[]), Some(18));
+        assert_eq!(writer.element(200, &[1; 17]), Some(20));
+        assert_eq!(writer.finish(), 40);
+        assert_eq!(bytes[12..21], [0x10, 0, 0, 6, 4, 0, 200, 17, 1]);
+        assert_eq!(bytes[37..], [0, 0, 0]);
+    }
+
+    #[test]
+    fn refuses_what_the_form_cannot_say() {
+        for (form, id, len, fits) in [
+            (Form::OneByte, 1, 1, true),
+            (Form::OneByte, 14, 16, true),
+            (Form::OneByte, 14, 17, false),
+            (Form::OneByte, 14, 0, false),
+            (Form::OneByte, 15, 1, false),
+            (Form::OneByte, 0, 1, false),
+            (Form::TwoByte, 255, 255, true),
+            (Form::TwoByte, 1, 0, true),
+            (Form::TwoByte, 1, 256, false),
+            (Form::TwoByte, 0, 1, false),
+        ] {
+            let mut bytes = Vec::new();
+            let mut writer = HeaderWriter::new(&mut bytes, HEADER, form);
+            assert_eq!(writer.reserve(id, len).is_some(), fits, "{form:?} {id} {len}");
+            assert_eq!(writer.finish() > 12, fits);
+            assert_eq!(Packet::parse(&bytes).unwrap().extensions().count(), usize::from(fits));
+            assert_eq!(form.with(id, len) == form, fits || form == Form::TwoByte);
+        }
+    }
+
+    #[test]
+    fn refuses_more_elements_than_the_length_can_say() {
+        let mut bytes = Vec::new();
+        let mut writer = HeaderWriter::new(&mut bytes, HEADER, Form::TwoByte);
+        while writer.reserve(1, 255).is_some() {}
+        let len = writer.finish();
+        assert!((261_000..=12 + 4 + 4 * 65_535).contains(&len), "{len}");
+        assert_eq!(Packet::parse(&bytes).expect("a packet").header_len, len);
+    }
+
+    #[test]
+    fn reads_contributors_padding_and_foreign_extensions() {
+        let mut bytes = vec![0xb2, 0x60, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5];
+        bytes.extend([0x12, 0x34, 0, 1, 0x10, 9, 0, 0]);
+        bytes.extend(b"payload\0\0\x03");
+        let packet = Packet::parse(&bytes).expect("a packet");
+        assert_eq!(packet.header_len, 28);
+        assert_eq!(packet.header, Header { marker: false, payload_type: 96, sequence: 1, timestamp: 2, ssrc: 3 });
+        assert_eq!(packet.extensions().count(), 0, "of an unknown profile");
+        assert_eq!(packet.payload(), Some(&b"payload"[..]));
+        for (last, expected) in [(10, Some(&b""[..])), (11, None), (0, None)] {
+            *bytes.last_mut().unwrap() = last;
+            assert_eq!(Packet::parse(&bytes).unwrap().payload(), expected);
+        }
+        for len in 0..28 {
+            assert_eq!(Packet::parse(&bytes[..len]), None, "cut to {len}");
+        }
+        assert_eq!(Packet::parse(&bytes[..28]).unwrap().payload(), None, "padding without a byte");
+        bytes[0] = 0x72;
+        assert_eq!(Packet::parse(&bytes), None, "version 1");
+    }
+
+    #[test]
+    fn stops_where_elements_end() {
+        let parse = |profile: [u8; 2], elements: [u8; 8]| {
+            let fixed = [0x90, 96, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3];
+            let bytes = [&fixed[..], &profile, &[0, 2], &elements].concat();
+            let packet = Packet::parse(&bytes).expect("a packet");
+            packet.extensions().map(|(id, value)| (id, value.to_vec())).collect::<Vec<_>>()
+        };
+        let one_byte = |elements| parse([0xbe, 0xde], elements);
+        let two_byte = |elements| parse([0x10, 0x05], elements);
+        assert_eq!(one_byte([0, 0x10, 7, 0, 0, 0x21, 8, 9]), [(1, vec![7]), (2, vec![8, 9])]);
+        assert_eq!(one_byte([0x10, 7, 0xf0, 1, 0x20, 8, 0, 0]), [(1, vec![7])], "reserved id");
+        assert_eq!(one_byte([0x10, 7, 0x01, 1, 0x20, 8, 0, 0]), [(1, vec![7])], "padding with a length");
+        assert_eq!(one_byte([0x10, 7, 0x2f, 1, 1, 1, 1, 1]), [(1, vec![7])], "cut short");
+        assert_eq!(two_byte([0, 1, 0, 15, 2, 8, 9, 0]), [(1, vec![]), (15, vec![8, 9])]);
+        assert_eq!(two_byte([1, 1, 7, 2, 4, 1, 1, 1]), [(1, vec![7])], "cut short");
+        assert_eq!(two_byte([1, 5, 7, 7, 7, 7, 7, 2]), [(1, vec![7; 5])], "an id without a length");
+    }
+
+    fn elements() -> impl Strategy<Value = Vec<(u8, Vec<u8>)>> {
+        let len = prop_oneof![8 => 1usize..=16, 1 => 0usize..60];
+        let element = (1u8..=14, len).prop_flat_map(|(id, len)| (Just(id), prop::collection::vec(any::<u8>(), len)));
+        prop::collection::vec(element, 0..8).prop_map(|mut elements| {
+            elements.sort_by_key(|element| element.0);
+            elements.dedup_by_key(|element| element.0);
+            elements
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn is_read_by_us_and_by_others(
+            elements in elements(),
+            (marker, payload_type, sequence, timestamp, ssrc) in (any::<bool>(), 0u8..128, any::<u16>(), any::<u32>(), any::<u32>()),
+            payload in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let header = Header { marker, payload_type, sequence, timestamp, ssrc };
+            let form = elements.iter().fold(Form::OneByte, |form, (id, value)| form.with(*id, value.len()));
+            let mut bytes = Vec::new();
+            let mut writer = HeaderWriter::new(&mut bytes, header, form);
+            let mut reserved = Vec::new();
+            for (at, (id, value)) in elements.iter().enumerate() {
+                if at % 2 == 0 {
+                    writer.element(*id, value).expect("a form that fits");
+                } else {
+                    reserved.push((writer.reserve(*id, value.len()).expect("a form that fits"), value));
+                }
+            }
+            let header_len = writer.finish();
+            for (at, value) in reserved {
+                bytes[at..at + value.len()].copy_from_slice(value);
+            }
+            bytes.extend(&payload);
+
+            let packet = Packet::parse(&bytes).expect("a packet");
+            prop_assert_eq!(packet.header, header);
+            prop_assert_eq!(packet.header_len, header_len);
+            prop_assert_eq!(packet.payload(), Some(&payload[..]));
+            let read: Vec<_> = packet.extensions().map(|(id, value)| (id, value.to_vec())).collect();
+            prop_assert_eq!(&read, &elements);
+            for (id, value) in &elements {
+                prop_assert_eq!(packet.extension(*id), Some(&value[..]));
+            }
+            prop_assert_eq!(packet.extension(99), None);
+
+            let mut rest = &bytes[..];
+            let others = rtc_rtp::Header::unmarshal(&mut rest).expect("a header");
+            prop_assert_eq!(rest, &payload[..]);
+            prop_assert_eq!((others.marker, others.payload_type, others.sequence_number), (marker, payload_type, sequence));
+            prop_assert_eq!((others.timestamp, others.ssrc), (timestamp, ssrc));
+            let read: Vec<_> = others.extensions.iter().map(|element| (element.id, element.payload.to_vec())).collect();
+            prop_assert_eq!(read, elements);
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            if let Some(packet) = Packet::parse(&bytes) {
+                prop_assert!(packet.header_len <= bytes.len());
+                prop_assert!(packet.extensions().all(|(_, value)| value.len() <= bytes.len()));
+                prop_assert!(packet.payload().is_none_or(|payload| payload.len() <= bytes.len() - packet.header_len));
+            }
+        }
+    }
+}

@@ -5,6 +5,8 @@
 //! end-to-end encrypted media. `sfu` decides with it when a receiver may switch layers and keeps its streams continuous;
 //! `transport` writes and reads packets with it.
 
+mod bits;
+pub mod dependency_descriptor;
 pub mod h264;
 pub mod header;
 pub mod ntp;

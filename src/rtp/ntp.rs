@@ -13,8 +13,9 @@ pub struct NtpTime(pub u64);
 impl NtpTime {
     /// `since` is the time passed since 1970.
     pub fn from_unix(since: Duration) -> Self {
-        let seconds = since.as_secs().wrapping_add(UNIX_EPOCH_SECONDS) << 32;
-        NtpTime(seconds | (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000)
+        let seconds = since.as_secs().wrapping_add(UNIX_EPOCH_SECONDS);
+        let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
+        NtpTime(seconds << 32 | fraction)
     }
 
     /// The middle 32 bits, in units of 1/65536 s: what a receiver report returns as LSR (RFC 3550 §6.4.1).

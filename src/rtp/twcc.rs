@@ -274,3 +274,176 @@ fn vector(symbols: impl Iterator<Item = Symbol>, len: usize, bits: u32) -> u16 {
     let symbols = symbols.chain(std::iter::repeat(Symbol::NotReceived));
     symbols.take(len).fold(0, |vector, symbol| vector << bits | symbol as u16)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rtc_rtcp::packet::{self as other, Packet as _};
+    use rtc_rtcp::transport_feedbacks::transport_layer_cc::{
+        PacketStatusChunk, StatusChunkTypeTcc, SymbolTypeTcc, TYPE_TCC_DELTA_SCALE_FACTOR, TransportLayerCc,
+    };
+
+    use super::*;
+    use crate::rtp::rtcp::{Packet, packets};
+
+    const HEADING: Heading =
+        Heading { sender: 1, media: 2, base_sequence: 0xfffe, reference_time: 0x00ab_cdef, feedback_count: 7 };
+
+    fn read(bytes: &[u8]) -> Feedback<'_> {
+        match packets(bytes).next() {
+            Some(Packet::TransportWide(feedback)) => feedback,
+            other => panic!("{other:?} instead of feedback"),
+        }
+    }
+
+    fn arrivals(bytes: &[u8]) -> Vec<Option<i64>> {
+        read(bytes).arrivals().map(|(_, arrival)| arrival).collect()
+    }
+
+    /// A packet around chunks and deltas.
+    fn feedback(count: u16, rest: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x8f, 205, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 9];
+        bytes.extend(count.to_be_bytes());
+        bytes.extend([0, 0, 1, 0]);
+        bytes.extend(rest);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes[3] = (bytes.len() / 4 - 1) as u8;
+        bytes
+    }
+
+    #[test]
+    fn reads_every_chunk() {
+        for (count, rest, expected) in [
+            // A run of three small deltas.
+            (3, &[0x20, 3, 4, 0, 255][..], vec![Some(4), Some(4), Some(259)]),
+            // A run longer than the count.
+            (1, &[0x20, 3, 4], vec![Some(4)]),
+            // One bit each: lost, received, then to the end of the count lost.
+            (3, &[0x90, 0, 8], vec![None, Some(8), None]),
+            // Two bits each: large, lost, small.
+            (3, &[0xe1, 0x00, 0xff, 0xff, 3], vec![Some(-1), None, Some(2)]),
+            (2, &[0x00, 2], vec![None, None]),
+            (0, &[], vec![]),
+        ] {
+            let bytes = feedback(count, rest);
+            assert_eq!(arrivals(&bytes), expected, "{rest:x?}");
+            assert_eq!(read(&bytes).base_sequence, 9);
+            assert_eq!(read(&bytes).reference_ticks(), 256);
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_whole() {
+        for (count, rest, what) in [
+            (1, &[][..], "no chunk"),
+            (15, &[0x80, 0], "one chunk of two"),
+            (8, &[0x20, 8, 1, 2, 3], "three deltas of eight"),
+            (4, &[0xd5, 0, 1, 1], "two deltas of four"),
+            (65_535, &[0x3f, 0xff, 0, 0], "forged count"),
+            (5, &[0x00, 0, 0, 5], "empty run"),
+            (1, &[0x60, 1, 0, 0], "a run without meaning"),
+            (1, &[0xf0, 0, 0, 0], "a status without meaning"),
+        ] {
+            let bytes = feedback(count, rest);
+            let mut found = packets(&bytes);
+            assert_eq!((found.next(), found.malformed()), (None, 1), "{what}");
+        }
+    }
+
+    /// 36 bytes can speak of all the numbers there are, not of more.
+    #[test]
+    fn the_largest_count_is_the_most_work() {
+        let bytes = feedback(65_535, &[0x1f, 0xff].repeat(9));
+        assert_eq!(read(&bytes).arrivals().len(), 65_535);
+        assert_eq!(arrivals(&bytes), vec![None; 65_535]);
+    }
+
+    #[test]
+    fn wraps_around() {
+        let mut bytes = Vec::new();
+        assert_eq!(write(&mut bytes, &HEADING, &[Some(-5), None, Some(1000), Some(999)]), 4);
+        let feedback = read(&bytes);
+        assert_eq!((feedback.sender, feedback.media, feedback.count), (1, 2, 4));
+        assert_eq!((feedback.reference_time, feedback.feedback_count), (0x00ab_cdef, 7));
+        let found: Vec<_> = feedback.arrivals().collect();
+        assert_eq!(found, [(0xfffe, Some(-5)), (0xffff, None), (0, Some(1000)), (1, Some(999))]);
+    }
+
+    #[test]
+    fn leaves_the_rest_for_the_next() {
+        let mut bytes = Vec::new();
+        assert_eq!(write(&mut bytes, &HEADING, &[Some(0), None, Some(32_767), None, Some(65_535), Some(0)]), 4);
+        assert_eq!(arrivals(&bytes), [Some(0), None, Some(32_767), None]);
+        assert_eq!(write(&mut bytes, &HEADING, &vec![None; 70_000]), 65_535);
+    }
+
+    /// Small deltas and chunks that fit: 100 packets that arrived in order take one chunk.
+    #[test]
+    fn writes_runs_where_they_are_shorter() {
+        let mut bytes = Vec::new();
+        let arrivals: Vec<_> = (0..100).map(|at| Some(at * 4)).collect();
+        write(&mut bytes, &HEADING, &arrivals);
+        assert_eq!(bytes.len(), (20usize + 2 + 100).next_multiple_of(4));
+    }
+
+    /// What webrtc-rs understands: the statuses of its chunks with its deltas.
+    fn read_by_others(bytes: &[u8]) -> Vec<Option<i64>> {
+        let packets = other::unmarshal(&mut &bytes[..]).expect("RTCP");
+        let feedback = packets[0].as_any().downcast_ref::<TransportLayerCc>().expect("feedback");
+        assert_eq!(feedback.header().length as usize * 4 + 4, bytes.len());
+        let mut statuses = Vec::new();
+        for chunk in &feedback.packet_chunks {
+            match chunk {
+                PacketStatusChunk::RunLengthChunk(run) => {
+                    assert_eq!(run.type_tcc, StatusChunkTypeTcc::RunLengthChunk);
+                    statuses.extend(vec![run.packet_status_symbol; run.run_length.into()]);
+                }
+                PacketStatusChunk::StatusVectorChunk(vector) => statuses.extend(vector.symbol_list.iter().copied()),
+            }
+        }
+        statuses.truncate(feedback.packet_status_count.into());
+        let mut deltas = feedback.recv_deltas.iter();
+        let mut time = 0;
+        let statuses = statuses.into_iter().map(|status| {
+            (status != SymbolTypeTcc::PacketNotReceived).then(|| {
+                time += deltas.next().expect("a delta").delta / TYPE_TCC_DELTA_SCALE_FACTOR;
+                time
+            })
+        });
+        statuses.collect()
+    }
+
+    fn arrival_times() -> impl Strategy<Value = Vec<Option<i64>>> {
+        let gap = prop_oneof![6 => Just(None), 10 => (0i64..256).prop_map(Some), 1 => (-2000i64..9000).prop_map(Some)];
+        let group = (gap, prop_oneof![3 => 1usize..3, 1 => 1usize..40]);
+        prop::collection::vec(group, 1..30).prop_map(|groups| {
+            let mut time = 100;
+            let gaps = groups.into_iter().flat_map(|(gap, count)| vec![gap; count]);
+            gaps.map(|gap| {
+                gap.map(|gap| {
+                    time += gap;
+                    time
+                })
+            })
+            .collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn reads_what_it_writes(times in arrival_times()) {
+            let mut bytes = Vec::new();
+            prop_assert_eq!(write(&mut bytes, &HEADING, &times), times.len());
+            prop_assert_eq!(arrivals(&bytes), times.clone());
+            prop_assert_eq!(read_by_others(&bytes), times);
+        }
+
+        #[test]
+        fn any_bytes_are_survived(count: u16, rest in prop::collection::vec(any::<u8>(), 0..60)) {
+            let bytes = feedback(count, &rest);
+            if let Some(Packet::TransportWide(feedback)) = packets(&bytes).next() {
+                prop_assert_eq!(feedback.arrivals().count(), usize::from(count));
+            }
+        }
+    }
+}

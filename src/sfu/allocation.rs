@@ -95,7 +95,7 @@ impl Room {
         }
         let allocation = participant.allocator.allocate(now.instant, audio, &wants);
         if let Some(connection) = participant.downstream_connection() {
-            connection.transport.set_desired(allocation.desired);
+            connection.transport.set_desired(now.instant, allocation.desired);
         }
         let mut states = Vec::new();
         for (key, step) in allocation.videos {

@@ -133,7 +133,7 @@ mod tests {
             assert_eq!(rates.observe(0, [0, 2, 1, 2][n as usize % 4], now), n == 60);
             rates.observe(1, 0, now);
         }
-        for (fps, expected) in [(1, 0), (7, 0), (8, 0), (10, 1), (15, 1), (16, 1), (18, 2), (30, 2), (33, 2), (60, 3)] {
+        for (fps, expected) in [(1, 0), (7, 0), (10, 1), (15, 1), (16, 1), (18, 2), (30, 2), (33, 2), (60, 3)] {
             assert_eq!(rates.temporal_for(0, fps), expected, "{fps}");
         }
         assert_eq!((rates.temporal_for(1, 10), rates.temporal_for(1, 30), rates.temporal_for(2, 10)), (0, 0, 3));

@@ -512,7 +512,7 @@ impl Sfu {
     }
 
     pub fn counts(&self) -> Counts {
-        let sent = self.turn.outbox.totals();
+        let sent = self.turn.outbox.written();
         Counts {
             rooms: self.rooms.len(),
             participants: self.members.len(),

@@ -16,6 +16,8 @@ use thiserror::Error;
 use super::channels::{Channels, MAX_BUFFERED_BYTES};
 use super::codecs::CodecTable;
 use super::description::local_candidate;
+use super::dtls;
+use super::egress::{Egress, ExtensionIds};
 use super::path::Path;
 use super::sdp::{Direction, MediaSection, SdpError, SectionKind, SessionDescription, Setup};
 use super::sections::{ReceivePreference, RemoteTrack, Section, Sections, State, layer_order};
@@ -57,6 +59,7 @@ impl Transport {
     pub fn upstream(settings: &Settings, new: NewConnection) -> Self {
         let mut transport = Self::new(settings, CodecTable::default(), new);
         transport.upstream = Some(String::new());
+        transport.egress = None;
         transport
     }
 
@@ -84,8 +87,8 @@ impl Transport {
             .set_rtp_mode(true)
             .set_sctp_max_buffered_amount(MAX_BUFFERED_BYTES)
             .set_sctp_max_message_size(MAX_DATA_MESSAGE_BYTES)
-            .set_local_ice_credentials(new.ice.into());
-        let mut rtc = config.build(new.now);
+            .set_local_ice_credentials(new.ice.clone().into());
+        let (mut rtc, keys) = dtls::capture(|| config.build(new.now));
         for (protocol, address) in &settings.candidates {
             if let Some(candidate) = local_candidate(*protocol, *address) {
                 rtc.add_local_candidate(candidate);
@@ -104,6 +107,7 @@ impl Transport {
             progress: Progress::NoChecks,
             told_closed: false,
             path: Path::default(),
+            egress: Some(Egress::new(&new, keys)),
             last_received: new.now,
             settings: settings.clone(),
         }
@@ -184,6 +188,7 @@ impl Transport {
             .is_some_and(|old| old != ice);
         if restart && let Some(fresh) = fresh {
             api.set_local_ice_credentials(fresh.into());
+            self.path.restart();
         }
         api.set_remote_ice_credentials(theirs);
         api.set_remote_fingerprint(str0m::config::Fingerprint {
@@ -229,10 +234,15 @@ impl Transport {
 
     /// Undeclares what a section carried.
     pub(super) fn release(&mut self, index: usize, previous: &State) {
-        if let State::Sending(sender) = previous
-            && let Some(sender) = self.sections.senders.get_mut(sender)
-        {
-            sender.stream = None;
+        if let State::Sending(sender) = previous {
+            if let Some(sender) = self.sections.senders.get_mut(sender) {
+                sender.stream = None;
+            }
+            if let Some(egress) = &mut self.egress {
+                egress.unbind(*sender);
+            }
+            // str0m knows of what it receives only.
+            return;
         }
         let mid = Mid::from(self.sections.list[index].mid.as_str());
         if self.upstream.is_none() {
@@ -291,6 +301,7 @@ impl Transport {
     /// The next offer of ours asks the client to restart ICE (RFC 8445 §9).
     pub fn restart_ice(&mut self, fresh: IceCredentials) {
         self.rtc.direct_api().set_local_ice_credentials(fresh.into());
+        self.path.restart();
     }
 
     pub fn accept_answer(&mut self, answer: &SessionDescription) -> Result<(), NegotiationError> {
@@ -314,6 +325,9 @@ impl Transport {
         let State::Sending(id) = self.sections.list[index].state else { return };
         let Some(sender) = self.sections.senders.get_mut(&id) else { return };
         if remote.port != 0 && self.codecs.payload_in(sender.spec.codec, &remote.codecs).is_some() {
+            if let Some(egress) = &mut self.egress {
+                egress.negotiated(id, ExtensionIds::new(&remote.extensions));
+            }
             return;
         }
         sender.refused = true;

@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Extensions, SenderId};
+use super::egress::{Egress, Sent};
+use super::{Extensions, Outbox, Progress, Route, SenderId, Transport};
 use crate::rtp::{DependencyRewrite, Rewrite};
 
 /// An RTP packet to send: a [`MediaPacket`](super::MediaPacket) under the numbers the forwarder chose for it.
@@ -43,6 +44,59 @@ pub struct Origin {
 pub struct Missing {
     pub sender: SenderId,
     pub origin: Origin,
-    /// The outgoing sequence number it had.
-    pub(super) sequence: u64,
+    pub(super) sent: Sent,
+}
+
+impl Transport {
+    /// Sends a packet on a sender's stream; silently nothing while the connection is not up or the sender has no section. When
+    /// it gives a time, a deadline of the connection came nearer: [`Self::handle_timeout`] is due then.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        sender: SenderId,
+        packet: &OutgoingPacket<'_>,
+        outbox: &mut Outbox,
+    ) -> Option<Instant> {
+        let route = self.open_route()?;
+        self.egress.as_mut()?.send(now, route, sender, packet, outbox)
+    }
+
+    /// Answers [`Event::Missing`](super::Event::Missing): sends the packet once more, on the stream's retransmission stream
+    /// (RFC 4588). `payload` and `extensions` are what was given to [`Self::send`] for it.
+    pub fn resend(
+        &mut self,
+        now: Instant,
+        missing: &Missing,
+        payload: &[u8],
+        extensions: &Extensions,
+        outbox: &mut Outbox,
+    ) {
+        let Some(route) = self.open_route() else { return };
+        if let Some(egress) = &mut self.egress {
+            egress.resend(now, route, missing, payload, extensions, outbox);
+        }
+    }
+
+    /// The way to the client while media may flow.
+    pub(super) fn open_route(&self) -> Option<Route> {
+        self.path.route().filter(|_| self.progress == Progress::Connected)
+    }
+
+    /// What the way to the client carries, in bits per second; `None` before anything is known.
+    pub fn estimate(&self) -> Option<u64> {
+        None
+    }
+
+    /// What the room would send if the way to the client carried it, in bits per second: how far the estimate is worth probing.
+    pub fn set_desired(&mut self, _now: Instant, _bits_per_second: u64) {}
+
+    /// To the client and back, as its reports tell; `None` before the first.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.egress.as_ref()?.round_trip()
+    }
+
+    /// Share of the packets that were lost on the way to the client lately, 0.0..=1.0.
+    pub fn loss(&self) -> f32 {
+        self.egress.as_ref().map_or(0.0, Egress::loss)
+    }
 }

@@ -126,7 +126,8 @@ pub fn keys_from_dtls(
 /// The cipher with the session keys of one direction and one of RTP and RTCP.
 enum Cipher {
     Gcm(AesGcm),
-    Cm(AesCm),
+    /// In a box because it is forty times the size of the other, which nearly everyone has.
+    Cm(Box<AesCm>),
 }
 
 impl Cipher {
@@ -140,8 +141,16 @@ impl Cipher {
 
     fn new(profile: Profile, master: &MasterKey<'_>, [encryption, authentication, salt]: [Label; 3]) -> Cipher {
         match profile {
-            Profile::AeadAes128Gcm | Profile::AeadAes256Gcm => Cipher::Gcm(AesGcm::new(master, encryption, salt)),
-            Profile::AesCm128HmacSha1_80 => Cipher::Cm(AesCm::new(master, encryption, authentication, salt)),
+            Profile::AeadAes128Gcm => {
+                Cipher::Gcm(AesGcm::new(&master.derive::<16>(encryption)[..], *master.derive(salt)))
+            }
+            Profile::AeadAes256Gcm => {
+                Cipher::Gcm(AesGcm::new(&master.derive::<32>(encryption)[..], *master.derive(salt)))
+            }
+            Profile::AesCm128HmacSha1_80 => {
+                let (key, authentication) = (master.derive(encryption), master.derive(authentication));
+                Cipher::Cm(Box::new(AesCm::new(&key, &authentication, *master.derive(salt))))
+            }
         }
     }
 }

@@ -169,7 +169,8 @@ pub fn write_receiver_report(out: &mut Vec<u8>, ssrc: u32, blocks: &[ReportBlock
 /// Appends a source description with the canonical name of one stream's sender, cut to 255 bytes: receivers synchronise
 /// streams of the same name (RFC 3550 §6.5.1).
 pub fn write_cname(out: &mut Vec<u8>, ssrc: u32, cname: &str) {
-    let cname = &cname[..cname.floor_char_boundary(255)];
+    let len = (0..=cname.len().min(255)).rev().find(|at| cname.is_char_boundary(*at)).unwrap_or(0);
+    let cname = &cname[..len];
     let mut writer = Writer::new(out, SOURCE_DESCRIPTION, 1);
     writer.word(ssrc);
     writer.bytes(&[ITEM_CNAME, cname.len() as u8]);

@@ -5,9 +5,8 @@ use aws_lc_rs::cipher::{EncryptingKey, EncryptionContext};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use aws_lc_rs::iv::FixedLength;
-use zeroize::Zeroizing;
 
-use super::derivation::{Label, MasterKey, counter_mode_key};
+use super::derivation::counter_mode_key;
 use super::{ENCRYPTED, RTCP_CLEAR_LEN, rtcp_sender};
 
 /// HMAC-SHA1 cut to 80 bits, for SRTP and SRTCP alike.
@@ -23,18 +22,10 @@ pub(super) struct AesCm {
 }
 
 impl AesCm {
-    pub fn new(master: &MasterKey<'_>, encryption: Label, authentication: Label, salt_label: Label) -> Self {
-        let mut key = Zeroizing::new([0; 16]);
-        master.derive(encryption, &mut key[..]);
-        let mut authentication_key = Zeroizing::new([0; AUTHENTICATION_KEY_LEN]);
-        master.derive(authentication, &mut authentication_key[..]);
-        let mut salt = [0; 14];
-        master.derive(salt_label, &mut salt);
-        AesCm {
-            key: counter_mode_key(&key[..]),
-            authentication: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &authentication_key[..]),
-            salt,
-        }
+    /// Of session keys.
+    pub fn new(key: &[u8; 16], authentication: &[u8; AUTHENTICATION_KEY_LEN], salt: [u8; 14]) -> Self {
+        let authentication = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, authentication);
+        AesCm { key: counter_mode_key(key), authentication, salt }
     }
 
     pub fn seal_rtp(&self, packet: &mut [u8], header_len: usize, ssrc: u32, index: u64) {
@@ -104,5 +95,30 @@ impl AesCm {
         self.key
             .less_safe_encrypt(bytes, EncryptionContext::Iv128(FixedLength::from(iv)))
             .expect("counter mode takes any length");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 3711 appendix B.2: the key stream of session key and salt for SSRC and index zero.
+    #[test]
+    fn makes_the_key_stream_of_the_standard() {
+        let key = 0x2b7e151628aed2a6abf7158809cf4f3cu128.to_be_bytes();
+        let salt = *0xf0f1f2f3f4f5f6f7f8f9fafbfcfd0000u128.to_be_bytes().first_chunk().unwrap();
+        let mut stream = vec![0; 16 * 0xff02];
+        AesCm::new(&key, &[0; 20], salt).apply_key_stream(&mut stream, 0, 0);
+        let block = |at: usize| u128::from_be_bytes(stream[16 * at..][..16].try_into().unwrap());
+        for (at, expected) in [
+            (0, 0xe03ead0935c95e80e166b16dd92b4eb4),
+            (1, 0xd23513162b02d0f72a43a2fe4a5f97ab),
+            (2, 0x41e95b3bb0a2e8dd477901e4fca894c0),
+            (0xfeff, 0xec8cdf7398607cb0f2d21675ea9ea1e4),
+            (0xff00, 0x362b7c3c6773516318a077d7fc5073ae),
+            (0xff01, 0x6a2cc3787889374fbeb4c81b17ba6c44),
+        ] {
+            assert_eq!(block(at), expected, "block {at:x}");
+        }
     }
 }

@@ -33,21 +33,17 @@ impl<'a> MasterKey<'a> {
         Ok(MasterKey { key, salt: filled })
     }
 
-    /// Bytes of the cipher's key; the session's is as long as the master's.
-    pub fn key_len(&self) -> usize {
-        self.key.len()
-    }
-
-    /// Fills `out`, at most the 512 KiB of the counter, with the key stream that belongs to a label: AES in counter mode,
-    /// started at label XOR salt.
-    pub fn derive(&self, label: Label, out: &mut [u8]) {
+    /// The key stream that belongs to a label: AES in counter mode, started at label XOR salt. `N` is at most the 1 MiB
+    /// that the counter reaches.
+    pub fn derive<const N: usize>(&self, label: Label) -> Zeroizing<[u8; N]> {
         let mut iv = [0; 16];
         iv[..14].copy_from_slice(&self.salt[..]);
         iv[7] ^= label as u8;
-        out.fill(0);
+        let mut key = Zeroizing::new([0; N]);
         counter_mode_key(self.key)
-            .less_safe_encrypt(out, EncryptionContext::Iv128(FixedLength::from(iv)))
+            .less_safe_encrypt(&mut key[..], EncryptionContext::Iv128(FixedLength::from(iv)))
             .expect("counter mode takes any length");
+        key
     }
 }
 
@@ -68,16 +64,9 @@ mod tests {
         let salt = &0x0ec675ad498afeebb6960b3aabe6u128.to_be_bytes()[2..];
         let master = MasterKey::new(Profile::AesCm128HmacSha1_80, &key, salt).unwrap();
 
-        let mut encryption = [0; 16];
-        master.derive(Label::RtpEncryption, &mut encryption);
-        assert_eq!(u128::from_be_bytes(encryption), 0xc61e7a93744f39ee10734afe3ff7a087);
-
-        let mut salt = [0; 14];
-        master.derive(Label::RtpSalt, &mut salt);
-        assert_eq!(salt, 0x30cbbc08863d8c85d49db34a9ae1u128.to_be_bytes()[2..]);
-
-        let mut authentication = [0xff; 94];
-        master.derive(Label::RtpAuthentication, &mut authentication);
+        assert_eq!(u128::from_be_bytes(*master.derive(Label::RtpEncryption)), 0xc61e7a93744f39ee10734afe3ff7a087);
+        assert_eq!(*master.derive::<14>(Label::RtpSalt), 0x30cbbc08863d8c85d49db34a9ae1u128.to_be_bytes()[2..]);
+        let authentication = master.derive::<94>(Label::RtpAuthentication);
         let expected = "CEBE321F6FF7716B6FD4AB49AF256A156D38BAA48F0A0ACF3C34E2359E6CDBCE\
                         E049646C43D9327AD175578EF72270986371C10C9A369AC2F94A8C5FBCDDDC25\
                         6D6E919A48B610EF17C2041E474035766B68642C59BBFC2F34DB60DBDFB2";
