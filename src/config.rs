@@ -91,6 +91,8 @@ pub struct Media {
     pub tcp: SocketAddr,
     /// Addresses that clients reach the media ports at; empty = found out.
     pub public_addresses: Vec<IpAddr>,
+    /// Microphones heard at once in a room, those of who spoke last; 0 = all.
+    pub forward_loudest: u32,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -213,6 +215,8 @@ impl Config {
                         "an address that clients can reach, such as 198.51.100.7",
                     )
                     .unwrap_or_default(),
+                // All: in the meetings most rooms are, nobody shall be missed.
+                forward_loudest: s.value("media.forward_loudest", parsed, "a whole number, 0 for all").unwrap_or(0),
             },
             keys: s.secrets("keys"),
             access: Access {

@@ -265,6 +265,12 @@ impl Client {
         self.publish(Kind::Video, TrackSource::Camera, source, simulcast)
     }
 
+    /// A screen looks like a camera to everybody but the one who decides what is important.
+    pub fn publish_screen(&mut self, now: Instant) -> usize {
+        let source = Source::Camera(Camera::new(self.index, true, now));
+        self.publish(Kind::Video, TrackSource::ScreenShare, source, true)
+    }
+
     fn publish(&mut self, kind: Kind, source: TrackSource, media: Source, simulcast: bool) -> usize {
         let cid = format!("{}-{}", self.name, self.tracks.len());
         let layer = |quality, width, height, bitrate| LayerInfo { quality, width, height, bitrate, rid: None };

@@ -7,11 +7,14 @@
 mod chance;
 mod chaos;
 mod client;
+mod congestion;
 mod dual;
+mod dynacast;
 mod hostile;
 mod idle;
 mod lifecycle;
 mod loss;
+mod loudest;
 mod media;
 mod network;
 mod oracle;

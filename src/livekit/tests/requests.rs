@@ -311,8 +311,8 @@ fn track_setting() {
         (proto::UpdateTrackSettings { disabled: true, ..base() }, "settings [TR_1] true Low 0x0 0 0"),
         (proto::UpdateTrackSettings { quality: 2, ..base() }, "settings [TR_1] false High 0x0 0 0"),
         (
-            proto::UpdateTrackSettings { quality: 2, width: 320, height: 180, fps: 15, ..base() },
-            "settings [TR_1] false High 320x180 15 0",
+            proto::UpdateTrackSettings { quality: 2, width: 320, height: 180, fps: 15, priority: 2, ..base() },
+            "settings [TR_1] false High 320x180 15 2",
         ),
         (proto::UpdateTrackSettings { quality: 3, ..base() }, "settings [TR_1] true High 0x0 0 0"),
         (proto::UpdateTrackSettings { quality: 12, ..base() }, "settings [TR_1] false High 0x0 0 0"),
