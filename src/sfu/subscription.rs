@@ -267,6 +267,8 @@ impl Room {
         let Some(connection) = participant.connection(side) else { return };
         let refused: Vec<TrackKey> =
             senders.iter().filter(|(_, s)| connection.transport.is_refused(*s)).map(|(key, _)| *key).collect();
+        let streams: Vec<(TrackKey, Option<u32>)> =
+            senders.iter().map(|(key, sender)| (*key, connection.transport.stream_of(*sender))).collect();
         let more_to_say = connection.transport.needs_description();
         connection.touch(Link { room, participant: id, side }, turn);
         for key in refused {
@@ -277,23 +279,12 @@ impl Room {
                 turn.emit(id, EventKind::SubscriptionFailed(track.info.sid.clone()));
             }
         }
-        self.start_streams(now, id, turn);
+        for (key, stream) in streams {
+            self.start_forwarding(now, key, id, stream, turn);
+        }
         self.schedule_allocation(now, id, turn);
         if more_to_say {
             self.schedule_negotiation(now, id, turn);
-        }
-    }
-
-    /// Lets flow what has a stream by now: after a description, and once the connection is up.
-    pub fn start_streams(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
-        let Some(participant) = self.participants.get_mut(&id) else { return };
-        let senders: Vec<_> =
-            participant.subscribed.iter().filter_map(|(key, sender)| Some((*key, (*sender)?))).collect();
-        let Some(connection) = participant.downstream_connection() else { return };
-        let streams: Vec<(TrackKey, Option<u32>)> =
-            senders.iter().map(|(key, sender)| (*key, connection.transport.stream_of(*sender))).collect();
-        for (key, stream) in streams {
-            self.start_forwarding(now, key, id, stream, turn);
         }
     }
 
@@ -326,7 +317,6 @@ impl Room {
     pub fn connected(&mut self, now: Now, link: Link, turn: &mut Turn) {
         let id = link.participant;
         self.became_active(now, id, link.side, turn);
-        self.start_streams(now, id, turn);
         let Some(participant) = self.participants.get(&id).filter(|p| p.downstream_side() == link.side) else { return };
         let slot = participant.slot;
         let keys: Vec<TrackKey> = participant.subscribed.keys().copied().collect();

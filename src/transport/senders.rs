@@ -4,7 +4,7 @@ use super::codecs::OpusOptions;
 use super::codecs::clock_rate;
 use super::egress::{ExtensionIds, StreamSpec};
 use super::sections::{Sender, SenderSpec, State, Stream, section_kind};
-use super::{Progress, SenderId, Transport};
+use super::{SenderId, Transport};
 use crate::sfu::MediaKind;
 
 impl Transport {
@@ -27,11 +27,9 @@ impl Transport {
         }
     }
 
-    /// The SSRC of the sender's stream; `None` while it has no section, and before [`Event::Connected`](super::Event::Connected):
-    /// nothing can flow.
+    /// The SSRC of the sender's stream; `None` while it has no section.
     pub fn stream_of(&self, id: SenderId) -> Option<u32> {
-        let stream = self.sections.stream(id)?;
-        (self.progress == Progress::Connected).then_some(stream.ssrc)
+        Some(self.sections.stream(id)?.ssrc)
     }
 
     /// Whether the client's description left no way to send this sender's codec.
