@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::allocator::{Rank, Step, Want};
 use super::down_track::DownTrack;
+use super::dynacast;
 use super::event::{EventKind, StreamState};
 use super::info::{LayerInfo, MediaKind, ParticipantId, Quality, TrackSource};
 use super::layer_selector::Target;
@@ -235,21 +236,20 @@ impl Track {
     /// The layer that a subscriber needs to be sent, now or as soon as its network carries it.
     fn wish(&self, down_track: &DownTrack) -> Option<u8> {
         let asked = down_track.selector.asked(&self.published(), self.activity.alive())?;
-        // One that is paused, or has not been allocated yet, goes on with the lowest.
-        Some(down_track.selector.cap().map_or(0, |cap| cap.spatial.min(asked.spatial)))
+        // What is paused goes on with the lowest; what has yet to be allocated may begin with anything.
+        let without_cap = if down_track.told_paused() == Some(true) { 0 } else { asked.spatial };
+        let layer = down_track.selector.cap().map_or(without_cap, |cap| cap.spatial.min(asked.spatial));
+        if usize::from(layer) + 1 >= self.info.layers.len() { dynacast::EVERYTHING } else { Some(layer) }
     }
 
     fn stream_state(&self, paused: bool) -> StreamState {
         StreamState { participant: self.publisher_sid.clone(), track: self.info.sid.clone(), paused }
     }
 
-    /// The highest quality is wanted with the top layer: whatever the publisher calls it, nobody then lacks it.
+    /// Everything is the highest quality, whatever the publisher calls its top layer.
     fn quality_wanted(&self, wish: Option<u8>) -> EventKind {
-        let quality = |layer: u8| {
-            let top = usize::from(layer) + 1 >= self.info.layers.len();
-            let named = self.info.layers.get(usize::from(layer)).map(|layer| layer.quality);
-            named.filter(|_| !top).unwrap_or(Quality::High)
-        };
+        let quality =
+            |layer: u8| self.info.layers.get(usize::from(layer)).map_or(Quality::High, |layer| layer.quality);
         EventKind::QualityWanted { track: self.info.sid.clone(), codec: self.info.codec, highest: wish.map(quality) }
     }
 }

@@ -18,8 +18,8 @@ const RISE: Duration = Duration::from_secs(5);
 /// The highest layer that is wanted, 0 = lowest; `None` = not even that one.
 pub type Wish = Option<u8>;
 
-/// What a publisher sends that was told nothing.
-const EVERYTHING: Wish = Some(u8::MAX);
+/// All layers there are: what a publisher sends that was told nothing.
+pub const EVERYTHING: Wish = Some(u8::MAX);
 
 #[derive(Debug, Clone, Default)]
 pub struct Dynacast {

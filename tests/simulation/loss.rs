@@ -62,6 +62,7 @@ fn reordered_and_late() {
         jitter: Duration::from_millis(30),
         loss: 0.01,
         reorder_every: 5,
+        rate: 0,
     };
     let freeze = longest_freeze(&call(conditions, 6, Negotiation::Single));
     assert!(freeze <= Duration::from_millis(700), "{freeze:?}");

@@ -95,7 +95,7 @@ fn config(conditions: Conditions, seed: u64) -> NetemConfig {
         config = config.reorder_gap(conditions.reorder_every);
     }
     if conditions.rate > 0 {
-        let buffer = usize::try_from(conditions.rate / 8 / 3).unwrap_or(usize::MAX);
+        let buffer = i64::try_from(conditions.rate / 8 / 3).expect("a rate of this world");
         config = config.link(Bitrate::bps(conditions.rate), DataSize::bytes(buffer));
     }
     config
