@@ -41,6 +41,14 @@ impl KeyExport {
         keys_from_dtls(exported.profile, &exported.keying_material, exported.role).ok()
     }
 
+    /// As if a handshake had exported this.
+    #[cfg(test)]
+    pub fn filled(profile: Profile, keying_material: &[u8], role: DtlsRole) -> Self {
+        let export = KeyExport::default();
+        export.set(Exported { profile, keying_material: Zeroizing::new(keying_material.to_vec()), role });
+        export
+    }
+
     fn set(&self, exported: Exported) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(exported);
     }

@@ -7,7 +7,7 @@
 //! Nothing is allocated, and nothing but the packet's own stream is looked at.
 //!
 //! - [`stream`]: counters and identity of one stream. - [`history`]: what may be asked for again, [`budget`]: how much of it.
-//! - [`layout`]: header extensions. - [`feedback`]: the client's reports. - [`reports`]: ours. - [`capture_clock`]: what they say
+//! - [`layout`]: header extensions. - [`probing`]: padding for the estimator. - [`quality`]: round trips and losses. - [`feedback`]: the client's reports. - [`reports`]: ours. - [`capture_clock`]: what they say
 //!   about time. - [`guard`]: watches all that in debug builds.
 
 mod budget;
@@ -16,10 +16,13 @@ mod feedback;
 mod guard;
 mod history;
 mod layout;
+mod probing;
 mod quality;
 mod reports;
 mod slots;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -33,8 +36,10 @@ use super::srtp::{PacketIndex, ReceiveKeys, SendKeys};
 use super::{Extensions, Missing, NewConnection, Outbox, OutgoingPacket, Route, SenderId};
 use crate::rtp::header::Header;
 use crate::rtp::ntp::NtpTime;
+use super::estimator::Estimator;
 use history::Moment;
 use layout::{Stamp, write_header};
+use probing::{Probing, overhead};
 use quality::Quality;
 use slots::Slots;
 use stream::Stream;
@@ -61,6 +66,11 @@ pub(super) struct Egress {
     foreign_ssrc: Option<u32>,
     /// The next transport-wide sequence number.
     next_number: u64,
+    /// There is one once a packet was numbered.
+    estimator: Option<Box<Estimator>>,
+    /// Bits per second that the room would like to send.
+    desired: u64,
+    probing: Option<Probing>,
     quality: Quality,
     report_at: Option<Instant>,
     /// The deadline that the caller knows.
@@ -91,6 +101,9 @@ impl Egress {
             ssrcs: HashMap::new(),
             foreign_ssrc: None,
             next_number: 0,
+            estimator: None,
+            desired: 0,
+            probing: None,
             quality: Quality::default(),
             report_at: None,
             armed: None,
@@ -206,7 +219,7 @@ impl Egress {
         let is_first = !stream.has_sent();
         stream.sent(moment, self.epoch, packet, payload.len());
         if ids.is_numbered() {
-            self.numbered(now, bytes);
+            self.numbered(now, route, bytes);
         }
         if is_first || self.report_at.is_none() {
             self.report_soon(now);
@@ -255,12 +268,24 @@ impl Egress {
         });
         rtx.budget.spend(bytes);
         if ids.is_numbered() {
-            self.numbered(now, bytes);
+            self.numbered(now, route, bytes);
         }
     }
 
     /// A packet with the next transport-wide number went out.
-    fn numbered(&mut self, _now: Instant, _bytes: usize) {
+    fn numbered(&mut self, now: Instant, route: Route, bytes: usize) {
+        let bytes = bytes + overhead(&route);
+        let probe = self.probing.as_mut().map(|probing| {
+            probing.sent(bytes);
+            probing.probe.id
+        });
+        self.probing.take_if(|probing| probing.is_complete());
+        let estimator = self.estimator.get_or_insert_with(|| {
+            let mut estimator = Box::<Estimator>::default();
+            estimator.set_desired(now, self.desired);
+            estimator
+        });
+        estimator.sent(now, self.next_number, bytes, probe);
         self.next_number += 1;
     }
 
@@ -269,6 +294,7 @@ impl Egress {
     pub fn handle_timeout(&mut self, now: Instant, route: Route, outbox: &mut Outbox) {
         self.armed = None;
         self.send_reports(now, route, outbox);
+        self.send_probes(now, route, outbox);
     }
 
     /// When [`Self::handle_timeout`] is due; the caller has to see to it.
@@ -278,7 +304,9 @@ impl Egress {
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        self.report_at
+        let estimator = self.estimator.as_ref().and_then(|estimator| estimator.next_timeout());
+        let probing = self.probing.as_ref().map(Probing::next_at);
+        [self.report_at, estimator, probing].into_iter().flatten().min()
     }
 
     fn sooner(&mut self) -> Option<Instant> {
@@ -295,12 +323,28 @@ impl Egress {
         NtpTime::from_unix(self.unix_epoch + now.saturating_duration_since(self.epoch))
     }
 
-    pub fn round_trip(&self) -> Option<Duration> {
-        self.quality.round_trip()
+    // --- the path ------------------------------------------------------------------------------------------------
+
+    /// Bits per second; `None` before the first transport-wide feedback.
+    pub fn estimate(&self) -> Option<u64> {
+        self.estimator.as_ref()?.estimate()
     }
 
+    pub fn set_desired(&mut self, now: Instant, bits_per_second: u64) {
+        self.desired = bits_per_second;
+        if let Some(estimator) = &mut self.estimator {
+            estimator.set_desired(now, bits_per_second);
+        }
+    }
+
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.quality.round_trip().or_else(|| self.estimator.as_ref()?.rtt())
+    }
+
+    /// 0.0..=1.0.
     pub fn loss(&self) -> f32 {
-        self.quality.loss()
+        let estimator = self.estimator.as_ref().filter(|estimator| estimator.estimate().is_some());
+        estimator.map_or(self.quality.loss(), |estimator| estimator.loss())
     }
 }
 

@@ -84,11 +84,15 @@ impl Transport {
 
     /// What the way to the client carries, in bits per second; `None` before anything is known.
     pub fn estimate(&self) -> Option<u64> {
-        None
+        self.egress.as_ref()?.estimate()
     }
 
     /// What the room would send if the way to the client carried it, in bits per second: how far the estimate is worth probing.
-    pub fn set_desired(&mut self, _now: Instant, _bits_per_second: u64) {}
+    pub fn set_desired(&mut self, now: Instant, bits_per_second: u64) {
+        if let Some(egress) = &mut self.egress {
+            egress.set_desired(now, bits_per_second);
+        }
+    }
 
     /// To the client and back, as its reports tell; `None` before the first.
     pub fn round_trip(&self) -> Option<Duration> {
