@@ -248,8 +248,7 @@ impl Track {
 
     /// Everything is the highest quality, whatever the publisher calls its top layer.
     fn quality_wanted(&self, wish: Option<u8>) -> EventKind {
-        let quality =
-            |layer: u8| self.info.layers.get(usize::from(layer)).map_or(Quality::High, |layer| layer.quality);
+        let quality = |layer: u8| self.info.layers.get(usize::from(layer)).map_or(Quality::High, |layer| layer.quality);
         EventKind::QualityWanted { track: self.info.sid.clone(), codec: self.info.codec, highest: wish.map(quality) }
     }
 }

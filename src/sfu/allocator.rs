@@ -39,6 +39,20 @@ const GENERATION: Duration = Duration::from_millis(1250);
 /// measured rate by motion and keyframes, and losses are sent twice.
 const UPGRADE_PERCENT: u64 = 85;
 
+/// When the network collapses this soon after an upgrade, it was the upgrade.
+const PROOF: Duration = Duration::from_secs(3);
+
+/// After that nothing as large is tried for so long, twice as long each time it fails again, up to four times;
+/// mediasoup waits as long after each downgrade.
+const SETBACK: Duration = Duration::from_secs(10);
+const MAX_SETBACKS: u32 = 3;
+
+/// How much larger may be tried meanwhile, in percent of what failed.
+const SETBACK_PERCENT: u64 = 90;
+
+/// An estimate that much above the one that was mistaken is another network, in percent of it.
+const RELIEF_PERCENT: u64 = 120;
+
 /// What rule 5 allows, in percent of the estimate.
 const OVERSEND_PERCENT: u64 = 150;
 
@@ -106,6 +120,19 @@ pub struct Allocator<K> {
     last_run: Option<Instant>,
     /// The quality that flows.
     flowing: BTreeMap<K, (u8, u8)>,
+    /// The last upgrade, and when it was.
+    tried: Option<(Instant, Attempt)>,
+    /// The one that failed, and until when it counts.
+    failed: Option<(Instant, Attempt)>,
+    /// In a row.
+    failures: u32,
+}
+
+/// An upgrade: what it made of all that is sent, and the least estimate that promised to carry it.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    bitrate: u64,
+    least: u64,
 }
 
 /// The least estimate of this generation and of the one before.
@@ -144,6 +171,9 @@ impl<K: Copy + Ord> Allocator<K> {
             first_run: None,
             last_run: None,
             flowing: BTreeMap::new(),
+            tried: None,
+            failed: None,
+            failures: 0,
         }
     }
 
@@ -152,7 +182,16 @@ impl<K: Copy + Ord> Allocator<K> {
     pub fn observe(&mut self, now: Instant, estimate: u64) -> bool {
         self.estimate = Some(estimate);
         self.least.observe(now, estimate);
-        self.used.is_some_and(|used| estimate < percent(used, COLLAPSE_PERCENT))
+        let collapsed = self.used.is_some_and(|used| estimate < percent(used, COLLAPSE_PERCENT));
+        if collapsed
+            && let Some((at, attempt)) = self.tried
+            && now.saturating_duration_since(at) < PROOF
+        {
+            self.tried = None;
+            self.failed = Some((now + SETBACK * (1 << self.failures), attempt));
+            self.failures = (self.failures + 1).min(MAX_SETBACKS - 1);
+        }
+        collapsed
     }
 
     /// When to run because time passed; `None` before the first run.
@@ -181,10 +220,18 @@ impl<K: Copy + Ord> Allocator<K> {
         give_base(&mut served, budget, &mut spent);
         give_upgrades(&mut served, budget, &mut spent);
         give_one(&mut served, budget, &mut spent);
+        let bitrate = audio.saturating_add(spent);
+        if let Some(least) = self.least.get().filter(|_| served.iter().any(Served::is_upgraded)) {
+            // The one before has proved itself.
+            if self.tried.is_some() {
+                self.failures = 0;
+            }
+            self.tried = Some((now, Attempt { bitrate, least }));
+        }
         let videos: Vec<(K, Option<Step>)> = served.iter().map(|s| (s.want.key, s.step())).collect();
         self.flowing = videos.iter().filter_map(|(key, step)| Some((*key, (*step)?.quality()))).collect();
         let desired = served.iter().filter_map(|s| s.want.steps.last()).map(|step| step.bitrate).sum::<u64>();
-        Allocation { videos, bitrate: audio.saturating_add(spent), desired: audio.saturating_add(desired) }
+        Allocation { videos, bitrate, desired: audio.saturating_add(desired) }
     }
 
     fn budget(&self, now: Instant, audio: u64) -> Budget {
@@ -193,7 +240,10 @@ impl<K: Copy + Ord> Allocator<K> {
             let upgrade = self.ramp(now).saturating_sub(audio);
             return Budget { keep: u64::MAX, upgrade, oversend_keep: u64::MAX, oversend_start: u64::MAX };
         };
-        let least = percent(least, UPGRADE_PERCENT);
+        let mistaken =
+            |(until, failed): &(Instant, Attempt)| now < *until && least < percent(failed.least, RELIEF_PERCENT);
+        let known = self.failed.filter(mistaken).map(|(_, failed)| percent(failed.bitrate, SETBACK_PERCENT));
+        let least = percent(least, UPGRADE_PERCENT).min(known.unwrap_or(u64::MAX));
         Budget {
             keep: present.saturating_sub(audio),
             upgrade: least.saturating_sub(audio),
@@ -245,6 +295,10 @@ fn give_one<K>(served: &mut [Served<'_, K>], budget: Budget, spent: &mut u64) {
 impl<K> Served<'_, K> {
     fn step(&self) -> Option<Step> {
         self.want.steps.get(self.given.checked_sub(1)?).copied()
+    }
+
+    fn is_upgraded(&self) -> bool {
+        self.step().map(|step| step.quality()) > self.before
     }
 
     /// Takes the next step if all that is spent then fits. `keep` counts for what flows already, `upgrade` for the rest.

@@ -51,10 +51,12 @@ impl LayerRates {
     }
 
     /// Bits per second on the wire of `layer` with its temporal layers up to `temporal`; what it was last when it is
-    /// silent, `None` when it was never heard of.
+    /// silent, `None` while it was not heard of for long enough to tell.
     pub fn rate(&self, layer: u8, temporal: u8) -> Option<u64> {
         let layer = self.layers.get(usize::from(layer))?;
-        layer.span?;
+        if layer.span.is_none() || (layer.is_settling() && layer.before[MAX_TEMPORAL_LAYERS - 1] == 0) {
+            return None;
+        }
         let temporal = usize::from(temporal).min(MAX_TEMPORAL_LAYERS - 1);
         Some(if layer.is_settling() {
             layer.measure(temporal).max(layer.before[temporal])
@@ -179,10 +181,13 @@ mod tests {
     }
 
     #[test]
-    fn one_packet_is_no_stream() {
+    fn a_new_layer_is_not_known_at_once() {
+        let t0 = Instant::now();
         let mut rates = LayerRates::default();
-        rates.observe(Instant::now(), 0, 0, 1150);
-        assert_eq!(rates.rate(0, 0), Some(1200 * 8));
+        send(&mut rates, t0, 0, 950, 0, 1000);
+        assert_eq!(rates.rate(0, 3), None);
+        send(&mut rates, t0, 0, 950, 1000, 1050);
+        assert!(near(rates.rate(0, 3), nominal(950)), "{:?}", rates.rate(0, 3));
     }
 
     proptest! {
@@ -199,11 +204,11 @@ mod tests {
                 rates.observe(t0 + ms(at), layer, temporal, payload);
                 total[usize::from(layer)] += (payload + PACKET_OVERHEAD) as u64 * 8;
             }
-            for layer in 0..5 {
+            for layer in 0..5u8 {
                 let by_temporal: Vec<_> = (0..6).map(|temporal| rates.rate(layer, temporal).unwrap_or(0)).collect();
                 prop_assert!(by_temporal.is_sorted());
                 prop_assert!(by_temporal[5] <= total[usize::from(layer)]);
-                prop_assert_eq!(rates.rate(layer, 0).is_none(), layer >= 3 || total[usize::from(layer)] == 0);
+                prop_assert!(rates.rate(layer, 0).is_none() || (layer < 3 && total[usize::from(layer)] > 0));
             }
         }
     }

@@ -232,6 +232,34 @@ fn a_collapse_is_answered_at_once() {
 }
 
 #[test]
+fn an_upgrade_that_failed_is_not_tried_again_soon() {
+    let mut rig = Rig::new(cameras(1));
+    rig.hold(5_000, 400_000);
+    // What the estimator believes to be there is not: as soon as it is used the queues grow.
+    let mut upgrades = Vec::new();
+    for second in 0..120 {
+        let estimate = if rig.layers() == [Some(1)] { 400_000 } else { 560_000 };
+        let before = rig.layers();
+        rig.hold(1_000, estimate);
+        if rig.layers() > before {
+            upgrades.push(second);
+        }
+    }
+    let pauses: Vec<_> = upgrades.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(
+        pauses.len() >= 3 && pauses[0] >= 10 && pauses[1] >= 20 && pauses[2..].iter().all(|p| *p >= 40),
+        "{upgrades:?}"
+    );
+    // Somebody new still gets what is certain to fit.
+    rig.wants.push(Want { steps: vec![step(0, 50_000)], ..camera(1, 1) });
+    rig.hold(2_000, 560_000);
+    assert_eq!(rig.layers(), [Some(0), Some(0)]);
+    // And a network that got better is believed.
+    rig.hold(4_000, 3_000_000);
+    assert_eq!(rig.layers(), [Some(2), Some(0)]);
+}
+
+#[test]
 fn runs_keep_their_distance() {
     let mut rig = Rig::new(cameras(1));
     assert_eq!(rig.allocator.next_run(), None);
