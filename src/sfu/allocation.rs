@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::allocator::{Rank, Step, Want};
+use super::allocator::{self, Rank, Step, Want};
 use super::down_track::DownTrack;
 use super::dynacast;
 use super::event::{EventKind, StreamState};
@@ -96,7 +96,7 @@ impl Room {
         }
         let allocation = participant.allocator.allocate(now.instant, audio, &wants);
         if let Some(connection) = participant.downstream_connection() {
-            connection.transport.set_desired(now.instant, allocation.desired);
+            connection.transport.set_desired(now.instant, allocator::needed_for(allocation.desired));
         }
         let mut states = Vec::new();
         for (key, step) in allocation.videos {

@@ -135,6 +135,12 @@ struct Attempt {
     least: u64,
 }
 
+/// The estimate by which so much would be sent: upgrades leave a reserve, so what is looked for must be more than
+/// what is wanted, and a little more than that, as estimates are never steady.
+pub fn needed_for(desired: u64) -> u64 {
+    desired.saturating_mul(110) / UPGRADE_PERCENT
+}
+
 /// The least estimate of this generation and of the one before.
 #[derive(Debug, Clone, Copy, Default)]
 struct Least {
