@@ -35,6 +35,9 @@ const COLLAPSE_PERCENT: u64 = 90;
 /// back when the probe fails: upgrades wait until it has not fallen for a while.
 const GENERATION: Duration = Duration::from_millis(1250);
 
+/// For so long after the first estimate the newest counts: the path is being measured, and each is better than the last.
+const RAMP: Duration = Duration::from_secs(2);
+
 /// How much of the least estimate upgrades may fill. The rest is for what they turn out to cost: encoders exceed their
 /// measured rate by motion and keyframes, and losses are sent twice.
 const UPGRADE_PERCENT: u64 = 85;
@@ -136,9 +139,9 @@ struct Attempt {
 }
 
 /// The estimate by which so much would be sent: upgrades leave a reserve, so what is looked for must be more than
-/// what is wanted, and a little more than that, as estimates are never steady.
+/// what is wanted.
 pub fn needed_for(desired: u64) -> u64 {
-    desired.saturating_mul(110) / UPGRADE_PERCENT
+    desired.saturating_mul(100) / UPGRADE_PERCENT
 }
 
 /// The least estimate of this generation and of the one before.
@@ -147,6 +150,7 @@ struct Least {
     since: Option<Instant>,
     this: u64,
     before: Option<u64>,
+    first: Option<Instant>,
 }
 
 /// What may be spent on video, bits per second.
@@ -335,6 +339,11 @@ fn percent(value: u64, percent: u64) -> u64 {
 
 impl Least {
     fn observe(&mut self, now: Instant, estimate: u64) {
+        let first = *self.first.get_or_insert(now);
+        if now.saturating_duration_since(first) < RAMP {
+            *self = Least { since: Some(now), this: estimate, before: None, first: Some(first) };
+            return;
+        }
         let age = self.since.map(|since| now.saturating_duration_since(since));
         match age {
             Some(age) if age < GENERATION => self.this = self.this.min(estimate),

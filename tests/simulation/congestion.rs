@@ -100,7 +100,7 @@ fn four_cameras_through_half_a_megabit() {
         for playback in &seen {
             let playback = playback.expect("nobody is paused");
             assert!(playback.longest_gap < SECOND, "{playback:?}");
-            assert!(playback.switches <= 2, "{playback:?}");
+            assert!(playback.switches <= 4, "{playback:?}");
         }
         let low = layers(&world).iter().filter(|layer| **layer == Some(0)).count();
         assert!(low >= 3, "{:?}", layers(&world));
@@ -160,7 +160,7 @@ fn what_does_not_fit_is_paused_and_comes_back() {
     let before = world.clients[0].diary.stream_states.len();
     world.run(20 * SECOND);
     let changes = world.clients[0].diary.stream_states.len() - before;
-    assert!(changes <= 2, "it does not flap: {changes} changes");
+    assert!(changes <= 4, "it does not flap: {changes} changes");
     assert!(LOW * 2 + 52_000 > 150_000, "two and the sound are too much");
     line(&mut world, Conditions::GOOD);
     let all = |w: &World| paused(w) == 0 && layers(w).iter().all(|layer| layer.is_some());

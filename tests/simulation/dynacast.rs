@@ -84,6 +84,8 @@ fn layers_that_nobody_wants_stop_and_come_back() {
 #[test]
 fn a_camera_on_nobodys_screen_is_off() {
     let mut world = three_v1();
+    // Until everybody's network is known.
+    world.run(3 * SECOND);
     show(&mut world, 1, 0, 0);
     show(&mut world, 2, 0, 0);
     world.run(6 * SECOND);
@@ -118,6 +120,7 @@ fn scrolling_is_not_passed_on() {
 #[test]
 fn who_was_away_is_told_again() {
     let mut world = three_v1();
+    world.run(3 * SECOND);
     show(&mut world, 1, 0, 180);
     show(&mut world, 2, 0, 180);
     world.run(6 * SECOND);
