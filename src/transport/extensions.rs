@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use str0m::rtp::{ExtensionSerializer, ExtensionValues, VideoOrientation};
+use str0m::rtp::{ExtensionSerializer, ExtensionValues};
 
 /// What a publisher's packet carries. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
