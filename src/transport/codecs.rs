@@ -15,7 +15,7 @@ use super::sections::SenderSpec;
 use crate::sfu::{Codec, MediaKind};
 pub(super) use header_extension::HeaderExtension;
 
-pub(super) use payload::{Payload, clock_rate};
+pub(super) use payload::{Payload, clock_rate, prefer};
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct CodecTable {

@@ -32,11 +32,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::dtls::KeyExport;
+use super::estimator::Estimator;
 use super::srtp::{PacketIndex, ReceiveKeys, SendKeys};
 use super::{Extensions, Missing, NewConnection, Outbox, OutgoingPacket, Route, SenderId};
 use crate::rtp::header::Header;
 use crate::rtp::ntp::NtpTime;
-use super::estimator::Estimator;
 use history::Moment;
 use layout::{Stamp, write_header};
 use probing::{Probing, overhead};

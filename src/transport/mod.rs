@@ -401,6 +401,11 @@ impl Transport {
             let offset = Duration::from_secs_f64(f64::from(ticks.unsigned_abs()) / f64::from(clock_rate));
             if ticks >= 0 { at_report.checked_add(offset) } else { at_report.checked_sub(offset) }
         });
+        let mut extensions = Extensions::received(&packet.header.ext_vals);
+        if !codec.is_scalable() {
+            // Not asked for; sent on, its numbers would have to be kept in step with those of the codec.
+            extensions.dependency_descriptor = None;
+        }
         Some(MediaPacket {
             section,
             layer,
@@ -413,7 +418,7 @@ impl Transport {
             payload: packet.payload,
             arrival: packet.timestamp,
             sender_time,
-            extensions: Extensions::received(&packet.header.ext_vals),
+            extensions,
         })
     }
 

@@ -28,6 +28,8 @@ pub struct Layers {
     spatial: u8,
     /// The highest temporal layer that flows, of each spatial layer.
     temporal: [u8; MAX_LAYERS],
+    /// The highest spatial layer seen.
+    tallest: u8,
     /// `None` when frames have no ids.
     frames: Option<Frames>,
     /// Timestamp of the newest picture.
@@ -53,6 +55,7 @@ impl Layers {
         let mut layers = Layers {
             spatial: 0,
             temporal: [0; MAX_LAYERS],
+            tallest: 0,
             frames: p.frame.id.map(Frames::new),
             picture: p.timestamp,
             last: Verdict::Send,
@@ -122,6 +125,7 @@ impl Layers {
             return true;
         }
         let frame = &p.frame;
+        self.tallest = self.tallest.max(frame.spatial);
         let complete = match (id, frame.id, &self.frames) {
             (Some(id), Some(name), Some(frames)) => frames.has_all(id, name.layer, &frame.references),
             _ => true,
@@ -162,10 +166,13 @@ impl Layers {
         // Layers above those we count are never selected one by one: they follow the last that is.
         let layer = usize::from(frame.spatial).min(MAX_LAYERS - 1);
         let current = self.temporal[layer];
+        // Where several spatial layers flow, all have to go up with the same picture: else the end of a lower one would
+        // be taken for the end of the picture. Frames that flow in any case come of all of them.
+        let flows = frame.temporal <= current || self.tallest.min(self.spatial) == 0;
         let reachable = match frame.switch {
-            Switch::UpTo(top) => top,
-            Switch::Own if frame.temporal <= current + 1 => frame.temporal,
-            Switch::Own | Switch::No => 0,
+            Switch::UpTo(top) if flows => top,
+            Switch::Own if flows && frame.temporal <= current + 1 => frame.temporal,
+            Switch::UpTo(_) | Switch::Own | Switch::No => 0,
         };
         let raised = current.max(reachable.min(selection.temporal));
         if raised != current {

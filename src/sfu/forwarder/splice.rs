@@ -92,7 +92,7 @@ impl Splice {
             return Some(if p.empty || self.layers.admit(p, selection, true) == Verdict::Send {
                 self.write(sequence, p, sent)
             } else {
-                self.write_filler(sequence, p)
+                self.write_filler(sequence, p, sent)
             });
         }
         for between in self.highest + 1..=p.sequence {
@@ -152,7 +152,8 @@ impl Splice {
     }
 
     /// A packet without payload, in place of one that is not sent but has a number.
-    fn write_filler(&self, sequence: u64, p: &Incoming) -> Outgoing {
+    fn write_filler(&self, sequence: u64, p: &Incoming, sent: &mut Sent) -> Outgoing {
+        sent.next_sequence = sent.next_sequence.max(sequence + 1);
         Outgoing { sequence, timestamp: self.timestamp_of(p), marker: false, rewrite: Rewrite::Empty, dependency: None }
     }
 

@@ -1,5 +1,7 @@
 //! The forwarder packet by packet.
 
+mod encoder;
+mod scalable;
 mod simulcast;
 
 use std::time::{Duration, Instant};
@@ -377,4 +379,21 @@ fn absent_vp8_fields_stay_absent() {
     assert_eq!(send(1, 2, id(9000, true)), id(0x80, true));
     let keyed = PictureNumbers { key_index: Some(3), ..id(5, false) };
     assert_eq!(send(2, 1, keyed), PictureNumbers { key_index: Some(3), ..id(0x81 & 0x7f, false) });
+}
+
+/// A small generator of our own, so that a failing case is one number.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+
+    fn percent(&mut self, p: u64) -> bool {
+        self.below(100) < p
+    }
 }

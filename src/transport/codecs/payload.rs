@@ -62,6 +62,18 @@ pub fn offered(section: &MediaSection) -> impl Iterator<Item = Payload> + '_ {
     })
 }
 
+/// An m-line of an answer to `remote` with the payload types of `codec` in front.
+pub fn prefer(line: &str, codec: Codec, remote: &MediaSection) -> String {
+    let first: Vec<u8> =
+        offered(remote).filter(|p| p.codec == codec).flat_map(|p| [Some(p.pt), p.rtx]).flatten().collect();
+    // "m=video", the port, the protocol; then payload types in the order of preference.
+    let mut words: Vec<&str> = line.split_ascii_whitespace().collect();
+    if let Some(numbers) = words.get_mut(3..) {
+        numbers.sort_by_key(|number| first.iter().position(|pt| number.parse() == Ok(*pt)).unwrap_or(usize::MAX));
+    }
+    words.join(" ") + "\r\n"
+}
+
 fn has(fmtp: &str, wanted: &str) -> bool {
     fmtp.split(';').any(|part| part.trim().eq_ignore_ascii_case(wanted))
 }

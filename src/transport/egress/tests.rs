@@ -13,6 +13,7 @@ use super::*;
 use crate::rtp::header::Packet;
 use crate::rtp::sequence::extend_sequence;
 use crate::rtp::{Rewrite, rtcp, twcc, vp8};
+use crate::sfu::Codec;
 use crate::transport::sdp::ExtMap;
 use crate::transport::srtp::{DtlsRole, Profile, keys_from_dtls};
 use crate::transport::{AudioLevel, IceCredentials, Origin, Protocol};
@@ -46,6 +47,7 @@ fn audio(numbered: bool) -> StreamSpec {
     StreamSpec {
         ssrc: AUDIO,
         payload_type: 111,
+        plain_payload_type: 111,
         rtx: None,
         clock_rate: 48_000,
         mid: "0".into(),
@@ -58,6 +60,7 @@ fn video() -> StreamSpec {
     StreamSpec {
         ssrc: VIDEO,
         payload_type: 96,
+        plain_payload_type: 96,
         rtx: Some((RTX, 97)),
         clock_rate: 90_000,
         mid: "1".into(),
@@ -153,6 +156,7 @@ impl Pair {
             sequence,
             timestamp: ticks.wrapping_add(5_000),
             marker: true,
+            codec: Codec::Vp8,
             payload,
             rewrite,
             dependency: None,
@@ -411,11 +415,8 @@ fn reports_come_soon_then_every_second_and_not_when_idle() {
         }
         pair.now += ms(10);
     }
-    let expected = [
-        (50, vec![(AUDIO, 6), (VIDEO, 6)]),
-        (1050, vec![(AUDIO, 106), (VIDEO, 100)]),
-        (2050, vec![(AUDIO, 200)]),
-    ];
+    let expected =
+        [(50, vec![(AUDIO, 6), (VIDEO, 6)]), (1050, vec![(AUDIO, 106), (VIDEO, 100)]), (2050, vec![(AUDIO, 200)])];
     assert_eq!(at, expected);
     assert_eq!(due, None, "nothing is due any more");
 }
@@ -470,7 +471,7 @@ fn numbers_run_through_all_streams_that_have_them() {
     }
     let (media, _) = pair.arrive();
     assert_eq!(media.iter().filter_map(Arrived::number).collect::<Vec<_>>(), (0..8).collect::<Vec<u16>>());
-    pair.egress.negotiated(plain, extensions(true));
+    pair.egress.negotiated(plain, (111, 111), extensions(true));
     pair.send(plain, 9, &VP8, Rewrite::None);
     assert_eq!(pair.arrive().0[0].number(), Some(8));
 }

@@ -5,13 +5,29 @@ use super::*;
 #[derive(Debug, Clone)]
 enum Operation {
     /// A packet so far from the stream's newest.
-    Send { stream: usize, step: i64, len: usize },
-    Nack { stream: usize, back: u16, mask: u16 },
+    Send {
+        stream: usize,
+        step: i64,
+        len: usize,
+    },
+    Nack {
+        stream: usize,
+        back: u16,
+        mask: u16,
+    },
     KeyframesWanted,
-    Wait { millis: u64 },
-    Rebind { stream: usize },
-    Desire { bitrate: u64 },
-    Feedback { count: u16 },
+    Wait {
+        millis: u64,
+    },
+    Rebind {
+        stream: usize,
+    },
+    Desire {
+        bitrate: u64,
+    },
+    Feedback {
+        count: u16,
+    },
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
