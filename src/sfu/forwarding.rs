@@ -16,6 +16,7 @@ use crate::transport::{Datagram, Event, MediaPacket, Missing, Output};
 impl Room {
     pub fn receive(&mut self, now: Now, link: Link, datagram: Datagram<'_>, turn: &mut Turn) {
         let Some(connection) = self.participants.connection(link) else { return };
+        connection.heard((datagram.protocol, datagram.source), datagram.bytes.len());
         connection.transport.handle_datagram(now.instant, datagram);
         self.drain(now, link, turn);
     }
@@ -44,6 +45,9 @@ impl Room {
                     return;
                 }
                 Output::Transmit(route, packet) => {
+                    if !connection.may_send((route.protocol, route.destination), packet.len()) {
+                        continue;
+                    }
                     connection.learn_address((route.protocol, route.destination), turn);
                     turn.outbox.push(route, &packet);
                 }

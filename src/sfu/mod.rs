@@ -10,6 +10,7 @@
 //! The way of a join: [`Sfu::join`] → [`Room`] → offer and answer in [`publication`] and [`subscription`].
 
 mod active_speaker;
+mod allowance;
 mod down_track;
 mod down_tracks;
 mod event;
@@ -29,28 +30,31 @@ mod participants;
 mod pictures;
 mod publication;
 mod room;
+mod routes;
 mod subscription;
 mod timers;
 mod track;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 use crate::transport::classify::{self, Datagram as Classified};
-use crate::transport::{Datagram, Outbox, Protocol, Settings};
+use crate::transport::{Datagram, Outbox, Settings};
 use fan_out::FanOut;
 use ids::Ids;
 use participants::Slot;
 use room::Room;
+use routes::Routes;
 use timers::{Timer, Timers};
 
 pub use event::{DataChannel, Description, Event, EventKind, FailureReason, Verdict};
+pub use ids::WorkerId;
 pub use info::*;
 pub use layer_selector::TrackSettings;
 pub use room::RoomOptions;
+pub use routes::AddressChange;
 
 /// A join that has no media after this long has failed; what LiveKit allows.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -123,6 +127,10 @@ pub struct Counts {
     pub rooms: usize,
     pub participants: usize,
     pub tracks: usize,
+    /// User fragments and addresses that lead to a connection.
+    pub routes: usize,
+    /// Deadlines that wait.
+    pub timers: usize,
     pub packets_received: u64,
     pub bytes_received: u64,
     pub packets_sent: u64,
@@ -195,13 +203,6 @@ impl Turn {
     }
 }
 
-/// From a datagram to its connection.
-#[derive(Default)]
-struct Routes {
-    ufrags: HashMap<String, Link>,
-    addresses: HashMap<(Protocol, SocketAddr), Link>,
-}
-
 pub struct Sfu {
     rooms: HashMap<RoomId, Room>,
     names: HashMap<String, RoomId>,
@@ -236,6 +237,14 @@ impl Sfu {
         }
     }
 
+    /// Makes it one of several workers behind one port: its user fragments say whose they are, and
+    /// [`Self::poll_address_change`] tells what the others need to know.
+    pub fn among_others(mut self, worker: WorkerId) -> Self {
+        self.turn.ids.set_worker(worker);
+        self.turn.routes.tell_others();
+        self
+    }
+
     fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
@@ -262,6 +271,19 @@ impl Sfu {
 
     pub fn room(&self, name: &str) -> Option<RoomInfo> {
         Some(self.rooms.get(self.names.get(name)?)?.info())
+    }
+
+    pub fn has_room(&self, name: &str) -> bool {
+        self.names.contains_key(name)
+    }
+
+    pub fn room_count(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// In all rooms.
+    pub fn participant_count(&self) -> usize {
+        self.members.len()
     }
 
     /// Ends a room: everybody in it leaves with [`LeaveReason::RoomDeleted`]. False when there is none.
@@ -509,6 +531,11 @@ impl Sfu {
         self.turn.events.pop_front()
     }
 
+    /// Only with [`Self::among_others`].
+    pub fn poll_address_change(&mut self) -> Option<AddressChange> {
+        self.turn.routes.poll_change()
+    }
+
     pub fn counts(&self) -> Counts {
         let sent = self.turn.outbox.written();
         Counts {
@@ -517,6 +544,8 @@ impl Sfu {
             tracks: self.rooms.values().map(Room::track_count).sum(),
             packets_sent: sent.packets,
             bytes_sent: sent.bytes,
+            routes: self.turn.routes.ufrags.len() + self.turn.routes.addresses.len(),
+            timers: self.turn.timers.len(),
             ..self.turn.counts
         }
     }

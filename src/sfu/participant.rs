@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::allowance::Allowance;
 use super::event::FailureReason;
 use super::forwarder::Outgoing;
 use super::info::{Codec, LeaveReason, MediaKind, ParticipantId, ParticipantInfo, ParticipantState, Permissions, Sid};
@@ -75,6 +76,7 @@ pub(super) struct Connection {
     ufrag: String,
     addresses: Vec<(Protocol, SocketAddr)>,
     pub pacer: Pacer<Paced>,
+    allowance: Allowance,
     pub alarm: Alarm,
     pub dirty: bool,
 }
@@ -89,6 +91,7 @@ impl Connection {
             ufrag,
             addresses: Vec::new(),
             pacer: Pacer::default(),
+            allowance: Allowance::default(),
             alarm: Alarm::default(),
             dirty: false,
         }
@@ -162,6 +165,18 @@ impl Connection {
         }
     }
 
+    /// Something came for this connection, from whomever.
+    pub fn heard(&mut self, from: (Protocol, SocketAddr), bytes: usize) {
+        if self.transport.progress() < Progress::Connected {
+            self.allowance.received(from, bytes);
+        }
+    }
+
+    /// Whether so much may be sent to an address that may not be the client's.
+    pub fn may_send(&mut self, to: (Protocol, SocketAddr), bytes: usize) -> bool {
+        self.transport.progress() >= Progress::Connected || self.allowance.take(to, bytes)
+    }
+
     /// We answered something from this address, so it proved to know the connection's password: what comes from there
     /// without a name is this connection's. An address in use by another connection is not taken over.
     pub fn learn_address(&mut self, key: (Protocol, SocketAddr), turn: &mut Turn) {
@@ -170,16 +185,16 @@ impl Connection {
         }
         if self.addresses.len() == MAX_ADDRESSES {
             let oldest = self.addresses.remove(0);
-            turn.routes.addresses.remove(&oldest);
+            turn.routes.forget(oldest);
         }
         self.addresses.push(key);
-        turn.routes.addresses.insert(key, self.link);
+        turn.routes.learn(key, self.link);
     }
 
     pub fn forget(&self, turn: &mut Turn) {
         turn.routes.ufrags.remove(&self.ufrag);
         for key in &self.addresses {
-            turn.routes.addresses.remove(key);
+            turn.routes.forget(*key);
         }
     }
 }

@@ -17,7 +17,7 @@ use super::channels::{Channels, MAX_BUFFERED_BYTES};
 use super::codecs::CodecTable;
 use super::description::local_candidate;
 use super::dtls;
-use super::egress::{Egress, ExtensionIds};
+use super::egress::{Egress, ExtensionIds, PayloadTypes};
 use super::path::Path;
 use super::sdp::{Direction, MediaSection, SdpError, SectionKind, SessionDescription, Setup};
 use super::sections::{ReceivePreference, RemoteTrack, Section, Sections, State, layer_order};
@@ -105,6 +105,7 @@ impl Transport {
             upstream: None,
             streams: Default::default(),
             progress: Progress::NoChecks,
+            handshaken: false,
             told_closed: false,
             path: Path::default(),
             egress: Some(Egress::new(&new, keys)),
@@ -118,9 +119,10 @@ impl Transport {
     pub fn accept_offer(&mut self, sdp: &str, fresh: IceCredentials) -> Result<(), NegotiationError> {
         let offer = SessionDescription::parse(sdp)?;
         self.check_sections(&offer)?;
-        match self.upstream {
-            Some(_) => self.answer_upstream(sdp, &offer)?,
-            None => self.secure(&offer, Some(fresh))?,
+        // Before str0m answers itself: in a restart it would draw a user fragment of its own, and ours tells the worker.
+        self.secure(&offer, Some(fresh))?;
+        if self.upstream.is_some() {
+            self.answer_upstream(sdp, &offer)?;
         }
         for (index, remote) in offer.media.iter().enumerate() {
             if index == self.sections.list.len() {
@@ -329,7 +331,8 @@ impl Transport {
             // It may have taken the fallback.
             stream.codec = payload.codec;
             if let Some(egress) = &mut self.egress {
-                egress.negotiated(id, (payload.pt, plain), ExtensionIds::new(&remote.extensions));
+                let types = PayloadTypes { media: payload.pt, plain, rtx: payload.rtx };
+                egress.negotiated(id, types, ExtensionIds::new(&remote.extensions));
             }
             return;
         }

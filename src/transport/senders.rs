@@ -2,7 +2,7 @@
 
 use super::codecs::OpusOptions;
 use super::codecs::clock_rate;
-use super::egress::{ExtensionIds, StreamSpec};
+use super::egress::{ExtensionIds, PayloadTypes, StreamSpec};
 use super::sections::{Sender, SenderSpec, State, Stream, section_kind};
 use super::{SenderId, Transport};
 use crate::sfu::{Codec, MediaKind};
@@ -89,23 +89,22 @@ impl Transport {
         };
         let Some(egress) = &mut self.egress else { return };
         let ssrc = egress.draw_ssrc(taken);
-        let rtx = payload.rtx.map(|pt| (egress.draw_ssrc(|drawn| drawn == ssrc || taken(drawn)), pt));
+        let rtx = payload.rtx.map(|_| egress.draw_ssrc(|drawn| drawn == ssrc || taken(drawn)));
         // What we offer is not agreed on before the answer says so.
         let agreed = section.remote.as_ref().map(|remote| self.codecs.answer(remote, None, OpusOptions::default()).1);
         egress.bind(
             id,
             StreamSpec {
                 ssrc,
-                payload_type: payload.pt,
-                plain_payload_type: plain,
-                rtx,
+                rtx_ssrc: rtx,
+                payload_types: PayloadTypes { media: payload.pt, plain, rtx: payload.rtx },
                 clock_rate: clock_rate(codec),
                 mid: section.mid.clone(),
                 extensions: ExtensionIds::new(&agreed.unwrap_or_default()),
                 cname: sender.spec.cname().to_owned(),
             },
         );
-        sender.stream = Some((index, Stream { ssrc, rtx: rtx.map(|(ssrc, _)| ssrc), codec: payload.codec }));
+        sender.stream = Some((index, Stream { ssrc, rtx, codec: payload.codec }));
         section.state = State::Sending(id);
     }
 }

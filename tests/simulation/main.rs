@@ -6,8 +6,10 @@
 
 mod chance;
 mod chaos;
+mod churn;
 mod client;
 mod dual;
+mod forgery;
 mod hostile;
 mod idle;
 mod lifecycle;
@@ -19,6 +21,7 @@ mod peer;
 mod pictures;
 mod receiver;
 mod room;
+mod seals;
 mod single;
 mod tracks;
 mod world;

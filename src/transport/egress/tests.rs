@@ -46,9 +46,8 @@ fn extensions(numbered: bool) -> ExtensionIds {
 fn audio(numbered: bool) -> StreamSpec {
     StreamSpec {
         ssrc: AUDIO,
-        payload_type: 111,
-        plain_payload_type: 111,
-        rtx: None,
+        rtx_ssrc: None,
+        payload_types: PayloadTypes { media: 111, plain: 111, rtx: None },
         clock_rate: 48_000,
         mid: "0".into(),
         extensions: extensions(numbered),
@@ -59,9 +58,8 @@ fn audio(numbered: bool) -> StreamSpec {
 fn video() -> StreamSpec {
     StreamSpec {
         ssrc: VIDEO,
-        payload_type: 96,
-        plain_payload_type: 96,
-        rtx: Some((RTX, 97)),
+        rtx_ssrc: Some(RTX),
+        payload_types: PayloadTypes { media: 96, plain: 96, rtx: Some(97) },
         clock_rate: 90_000,
         mid: "1".into(),
         ..audio(true)
@@ -262,7 +260,7 @@ fn nothing_flows_without_keys_or_stream() {
     pair.send(next, 2, &VP8, Rewrite::None);
     assert_eq!(pair.arrive().0.len(), 0);
     pair.egress.send_keys = None;
-    pair.egress.bind(next, StreamSpec { ssrc: 5, rtx: None, ..video() });
+    pair.egress.bind(next, StreamSpec { ssrc: 5, rtx_ssrc: None, ..video() });
     pair.send(next, 2, &VP8, Rewrite::None);
     assert_eq!(pair.arrive().0.len(), 0);
 }
@@ -450,7 +448,7 @@ fn a_report_tells_how_the_clocks_relate() {
 fn many_streams_are_reported_in_datagrams_of_their_size() {
     let mut pair = Pair::new(Profile::AeadAes128Gcm);
     for n in 0..100 {
-        let id = pair.bind(StreamSpec { ssrc: 10_000 + n, rtx: None, ..video() });
+        let id = pair.bind(StreamSpec { ssrc: 10_000 + n, rtx_ssrc: None, ..video() });
         pair.send(id, 1, &VP8, Rewrite::None);
     }
     pair.now += ms(50);
@@ -471,7 +469,7 @@ fn numbers_run_through_all_streams_that_have_them() {
     }
     let (media, _) = pair.arrive();
     assert_eq!(media.iter().filter_map(Arrived::number).collect::<Vec<_>>(), (0..8).collect::<Vec<u16>>());
-    pair.egress.negotiated(plain, (111, 111), extensions(true));
+    pair.egress.negotiated(plain, audio(true).payload_types, extensions(true));
     pair.send(plain, 9, &VP8, Rewrite::None);
     assert_eq!(pair.arrive().0[0].number(), Some(8));
 }

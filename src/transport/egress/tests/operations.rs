@@ -55,7 +55,7 @@ struct Sender {
 fn bind(pair: &mut Pair, with_rtx: bool, newest: u64) -> Sender {
     let ssrc = pair.egress.draw_ssrc(|_| false);
     let rtx = pair.egress.draw_ssrc(|drawn| drawn == ssrc);
-    let id = pair.bind(StreamSpec { ssrc, rtx: with_rtx.then_some((rtx, 97)), ..video() });
+    let id = pair.bind(StreamSpec { ssrc, rtx_ssrc: with_rtx.then_some(rtx), ..video() });
     Sender { id, ssrc, newest }
 }
 
