@@ -98,6 +98,8 @@ pub struct Media {
     pub public_addresses: Vec<IpAddr>,
     /// Threads that forward media; each room lives on one of them.
     pub workers: usize,
+    /// Microphones heard at once in a room, those of who spoke last; 0 = all.
+    pub forward_loudest: u32,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -223,6 +225,8 @@ impl Config {
                 workers: s
                     .value("media.workers", workers, &format!("a whole number from 1 to {}", WorkerId::MAX))
                     .unwrap_or_else(workers_of_this_machine),
+                // All: in the meetings most rooms are, nobody shall be missed.
+                forward_loudest: s.value("media.forward_loudest", parsed, "a whole number, 0 for all").unwrap_or(0),
             },
             keys: s.secrets("keys"),
             access: Access {

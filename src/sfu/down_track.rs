@@ -44,6 +44,8 @@ pub(super) struct DownTrack {
     replayed_at: Option<Instant>,
     /// The number of the burst it was given last.
     pub served: u32,
+    /// Whether the client was told last that its network does not carry the video; `None`: it was told nothing.
+    told_paused: Option<bool>,
 }
 
 impl DownTrack {
@@ -63,6 +65,7 @@ impl DownTrack {
             newest: None,
             replayed_at: None,
             served: 0,
+            told_paused: None,
         }
     }
 
@@ -120,6 +123,16 @@ impl DownTrack {
         }
         self.newest = self.newest.max(Some(packet.arrival));
         Some(out)
+    }
+
+    /// `Some` when the client has to be told so.
+    pub fn tell_paused(&mut self, paused: bool) -> Option<bool> {
+        let news = paused != self.told_paused.unwrap_or(false);
+        news.then(|| *self.told_paused.insert(paused))
+    }
+
+    pub fn told_paused(&self) -> Option<bool> {
+        self.told_paused
     }
 
     /// Leaves out everything up to the next keyframe.

@@ -36,6 +36,10 @@ impl DownTracks {
         self.list.pop();
     }
 
+    pub fn get(&self, slot: Slot) -> Option<&DownTrack> {
+        self.list.get(self.place(slot)?)
+    }
+
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut DownTrack> {
         let place = self.place(slot)?;
         Some(&mut self.list[place])

@@ -3,9 +3,10 @@
 
 use std::time::Instant;
 
-use super::active_speaker::SpeakerLevel;
+use super::active_speaker::{ActiveSpeaker, SpeakerLevel};
+use super::dominant_speaker::DominantSpeaker;
 use super::event::EventKind;
-use super::info::{Codec, MediaKind, ParticipantId, Speaker};
+use super::info::{Codec, MediaKind, ParticipantId, Speaker, TrackSource};
 use super::pacer::Paced;
 use super::packet_cache::PacketCache;
 use super::room::Room;
@@ -42,7 +43,7 @@ impl Room {
             match connection.transport.poll() {
                 Output::Timeout(at) => {
                     connection.alarm.set(at, Timer::Connection(link), &mut turn.timers);
-                    return;
+                    return self.watch_estimate(now, link, turn);
                 }
                 Output::Transmit(route, packet) => {
                     if !connection.may_send((route.protocol, route.destination), packet.len()) {
@@ -75,17 +76,25 @@ impl Room {
             return;
         }
         let stream = packet.layer;
-        let Some(cache) = track.caches.get_mut(usize::from(stream)) else { return };
+        if usize::from(stream) >= track.caches.len() {
+            return;
+        }
         let description = track.reader.read(&packet);
+        let layer = if track.info.scalable { description.frame.spatial } else { stream };
         if packet.codec.kind() == MediaKind::Audio {
             if let Some(audio) = packet.extensions.audio_level.filter(|_| !track.info.muted) {
                 self.speakers.observe(now.instant, publisher, audio.level);
-                if let Some(at) = self.speakers.next_timeout() {
+                self.floor.observe(now.instant, publisher, audio.level);
+                if let Some(at) = next_timeout(&self.speakers, &self.floor) {
                     self.speakers_alarm.set(at, Timer::Speakers(self.id), &mut turn.timers);
+                }
+                let microphone = track.info.announced.source != TrackSource::ScreenShareAudio;
+                let silenced = microphone && !self.loudest.admits(now.instant, key, audio.level);
+                if std::mem::replace(&mut track.silenced, silenced) != silenced {
+                    track.retarget();
                 }
             }
         } else {
-            let layer = if track.info.scalable { description.frame.spatial } else { stream };
             track.stale |= track.activity.observe(layer, now.instant);
             if description.frame_start {
                 track.stale |= track.frame_rates.observe(layer, description.frame.temporal, now.instant);
@@ -95,7 +104,8 @@ impl Room {
                 track.broken[usize::from(stream)] = false;
             }
         }
-        if let Some(sequence) = cache.insert(packet, description) {
+        track.rates.observe(now.instant, layer, description.frame.temporal, packet.payload.len());
+        if let Some(sequence) = track.caches[usize::from(stream)].insert(packet, description) {
             self.enqueue(key, stream, sequence, turn);
         }
     }
@@ -156,7 +166,9 @@ impl Room {
             return;
         }
         let changes = self.speakers.poll(now.instant).unwrap_or_default();
-        if let Some(next) = self.speakers.next_timeout() {
+        // Who has the floor counts when the allocators run next.
+        self.floor.poll(now.instant);
+        if let Some(next) = next_timeout(&self.speakers, &self.floor) {
             self.speakers_alarm.set(next, Timer::Speakers(self.id), &mut turn.timers);
         }
         self.tell_speakers(&changes, turn);
@@ -164,6 +176,7 @@ impl Room {
 
     /// Somebody stopped speaking because the microphone was muted.
     pub fn silence(&mut self, id: ParticipantId, turn: &mut Turn) {
+        self.floor.mute(id);
         if let Some(change) = self.speakers.remove(id) {
             self.tell_speakers(&[change], turn);
         }
@@ -197,4 +210,8 @@ impl Room {
             turn.emit(id, EventKind::SpeakersChanged(heard));
         }
     }
+}
+
+fn next_timeout(speakers: &ActiveSpeaker<ParticipantId>, floor: &DominantSpeaker<ParticipantId>) -> Option<Instant> {
+    [speakers.next_timeout(), floor.next_timeout()].into_iter().flatten().min()
 }

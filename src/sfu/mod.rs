@@ -10,9 +10,13 @@
 //! The way of a join: [`Sfu::join`] → [`Room`] → offer and answer in [`publication`] and [`subscription`].
 
 mod active_speaker;
+mod allocation;
+mod allocator;
 mod allowance;
+mod dominant_speaker;
 mod down_track;
 mod down_tracks;
+mod dynacast;
 mod event;
 mod fan_out;
 mod forwarder;
@@ -22,7 +26,9 @@ mod ids;
 mod info;
 mod keyframe;
 mod layer_activity;
+mod layer_rate;
 mod layer_selector;
+mod loudest;
 mod pacer;
 mod packet_cache;
 mod participant;
@@ -49,7 +55,7 @@ use room::Room;
 use routes::Routes;
 use timers::{Timer, Timers};
 
-pub use event::{DataChannel, Description, Event, EventKind, FailureReason, Verdict};
+pub use event::{DataChannel, Description, Event, EventKind, FailureReason, StreamState, Verdict};
 pub use ids::WorkerId;
 pub use info::*;
 pub use layer_selector::TrackSettings;
@@ -496,7 +502,8 @@ impl Sfu {
     fn handle_timer(&mut self, now: Now, at: Instant, timer: Timer) {
         let room_id = match timer {
             Timer::Connection(link) | Timer::Pacer(link) => link.room,
-            Timer::Participant(room, _) | Timer::Track(room, _) | Timer::Speakers(room) | Timer::Room(room) => room,
+            Timer::Participant(room, _) | Timer::Allocation(room, _) | Timer::Track(room, _) => room,
+            Timer::Speakers(room) | Timer::Room(room) => room,
         };
         let Some(room) = self.rooms.get_mut(&room_id) else { return };
         match timer {
@@ -504,6 +511,7 @@ impl Sfu {
             Timer::Pacer(link) => room.pacer_due(now, at, link, &mut self.turn),
             Timer::Track(_, track) => room.track_due(now, at, track, &mut self.turn),
             Timer::Speakers(_) => room.speakers_due(now, at, &mut self.turn),
+            Timer::Allocation(_, id) => room.allocation_due(now, at, id, &mut self.turn),
             Timer::Participant(_, id) => {
                 if let Some(reason) = room.participant_due(now, at, id, &mut self.turn) {
                     self.leave(now, id, reason);

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::allowance::Allowance;
+use super::allocator::Allocator;
 use super::event::FailureReason;
 use super::forwarder::Outgoing;
 use super::info::{Codec, LeaveReason, MediaKind, ParticipantId, ParticipantInfo, ParticipantState, Permissions, Sid};
@@ -44,6 +45,9 @@ pub(super) struct Participant {
     pub sections: BTreeMap<usize, TrackKey>,
     /// What it hears and sees.
     pub subscribed: BTreeMap<TrackKey, Option<SenderId>>,
+    /// What of it the network carries.
+    pub allocator: Allocator<TrackKey>,
+    pub allocation_alarm: Alarm,
     /// Which track a stream on the connection carries: for what its receiver asks.
     pub senders: HashMap<SenderId, TrackKey>,
     pub downstream: Downstream,
@@ -224,6 +228,8 @@ impl Participant {
             published: Vec::new(),
             sections: BTreeMap::new(),
             subscribed: BTreeMap::new(),
+            allocator: Allocator::new(),
+            allocation_alarm: Alarm::default(),
             senders: HashMap::new(),
             downstream: Downstream { offer_id, ..Downstream::default() },
             signal_lost_at: None,

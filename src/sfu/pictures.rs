@@ -82,6 +82,7 @@ impl Room {
             }
         }
         self.send_keyframe_requests(now, key, turn);
+        self.dynacast_due(now, key, turn);
     }
 
     fn send_keyframe_requests(&mut self, now: Now, key: TrackKey, turn: &mut Turn) {

@@ -141,6 +141,7 @@ impl Room {
         self.changed(id, turn);
         for (_, key) in bound {
             self.subscribe_everyone(now, key, turn);
+            self.update_dynacast(now, key, turn);
         }
     }
 
@@ -157,6 +158,10 @@ impl Room {
                 self.changed(id, turn);
             }
             self.retarget(now, key, turn);
+            self.schedule_allocations(now, key, turn);
+            if muted {
+                self.loudest.remove(key);
+            }
             if muted && kind == MediaKind::Audio {
                 self.silence(id, turn);
             }
@@ -167,6 +172,7 @@ impl Room {
     /// Takes a track away from everybody. The publisher's own lists are the caller's.
     pub fn remove_track(&mut self, now: Now, key: TrackKey, turn: &mut Turn) {
         let Some(track) = self.tracks.remove(&key) else { return };
+        self.loudest.remove(key);
         let subscribers: Vec<ParticipantId> = track.down_tracks.iter().map(|d| d.subscriber).collect();
         for subscriber in subscribers {
             self.stop_sending(now, key, subscriber, turn);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::down_track::DownTrack;
 use super::event::{Description, EventKind};
-use super::info::{Codec, Encryption, ParticipantId, Sid};
+use super::info::{Codec, Encryption, MediaKind, ParticipantId, Sid};
 use super::layer_selector::TrackSettings;
 use super::participant::Connection;
 use super::room::Room;
@@ -45,6 +45,8 @@ impl Room {
             } else {
                 self.drop_down_track(key, id);
                 self.stop_sending(now, key, id, turn);
+                self.update_dynacast(now, key, turn);
+                self.schedule_allocation(now, id, turn);
             }
         }
     }
@@ -62,9 +64,15 @@ impl Room {
             return;
         }
         let side = participant.downstream_side();
-        track.down_tracks.push(DownTrack::new(id, participant.slot, side, participant.adaptive_stream));
+        let mut down_track = DownTrack::new(id, participant.slot, side, participant.adaptive_stream);
+        if track.info.announced.kind == MediaKind::Video {
+            // Until it has been allocated, which it is as soon as it could flow.
+            down_track.selector.set_cap(None);
+        }
+        track.down_tracks.push(down_track);
         participant.subscribed.insert(key, None);
         self.schedule_negotiation(now, id, turn);
+        self.update_dynacast(now, key, turn);
     }
 
     /// Takes the subscription off the track. The stream on the subscriber's side is [`Self::stop_sending`]'s.
@@ -100,6 +108,8 @@ impl Room {
             let Some(track) = self.tracks.get_mut(&key) else { continue };
             if track.change_down_track(slot, |d| d.selector.set(settings)).is_some() {
                 self.refresh_pictures(now, key, turn);
+                self.update_dynacast(now, key, turn);
+                self.schedule_allocation(now, id, turn);
             }
         }
     }
@@ -267,6 +277,7 @@ impl Room {
         for key in refused {
             self.drop_down_track(key, id);
             self.stop_sending(now, key, id, turn);
+            self.update_dynacast(now, key, turn);
             if let Some(track) = self.tracks.get(&key) {
                 turn.emit(id, EventKind::SubscriptionFailed(track.info.sid.clone()));
             }
@@ -274,6 +285,7 @@ impl Room {
         for (key, stream, codec) in streams {
             self.start_forwarding(now, key, id, (stream, codec), turn);
         }
+        self.schedule_allocation(now, id, turn);
         if more_to_say {
             self.schedule_negotiation(now, id, turn);
         }
@@ -325,6 +337,7 @@ impl Room {
             track.change_down_track(slot, |down_track| down_track.open(now.instant));
             self.refresh_pictures(now, key, turn);
         }
+        self.schedule_allocation(now, id, turn);
     }
 
     pub fn send_data(&mut self, to: ParticipantId, channel: DataChannel, message: &[u8], turn: &mut Turn) {

@@ -3,12 +3,14 @@
 use super::TrackKey;
 use super::down_track::DownTrack;
 use super::down_tracks::DownTracks;
+use super::dynacast::Dynacast;
 use super::fan_out::Burst;
 use super::forwarder::Selection;
 use super::frame_reader::FrameReader;
 use super::info::{Codec, Encryption, LayerInfo, NewTrack, ParticipantId, Quality, Sid, TrackInfo};
 use super::keyframe::KeyframeThrottle;
 use super::layer_activity::{AliveLayers, FrameRates, LayerActivity};
+use super::layer_rate::LayerRates;
 use super::layer_selector::{MAX_LAYERS, Published, Target};
 use super::packet_cache::{CachedPacket, PacketCache};
 use super::participants::Slot;
@@ -32,6 +34,10 @@ pub(super) struct Track {
     /// What arrived and was not forwarded yet.
     pub burst: Burst,
     pub frame_rates: FrameRates,
+    pub rates: LayerRates,
+    pub dynacast: Dynacast,
+    /// Others are heard instead: see [`Loudest`](super::loudest::Loudest).
+    pub silenced: bool,
     pub throttles: [KeyframeThrottle; MAX_LAYERS],
     /// Streams of which a receiver lost a picture that no keyframe has mended yet.
     pub broken: [bool; MAX_LAYERS],
@@ -65,6 +71,9 @@ impl Track {
             caches: Default::default(),
             burst: Burst::default(),
             frame_rates: FrameRates::default(),
+            rates: LayerRates::default(),
+            dynacast: Dynacast::default(),
+            silenced: false,
             throttles: Default::default(),
             broken: [false; MAX_LAYERS],
             down_tracks: DownTracks::default(),
@@ -104,21 +113,30 @@ impl Track {
     /// muting, and which layers arrive.
     pub fn retarget(&mut self) {
         self.stale = false;
+        let silent = self.is_silent();
         let Track { info, activity, frame_rates, caches, down_tracks, .. } = self;
-        down_tracks.update_all(|down_track| {
-            aim(down_track, &published(info, frame_rates), info.muted, activity.alive(), caches)
-        });
+        down_tracks
+            .update_all(|down_track| aim(down_track, &published(info, frame_rates), silent, activity.alive(), caches));
+    }
+
+    fn is_silent(&self) -> bool {
+        self.info.muted || self.silenced
     }
 
     /// The same for one, after `change` changed what it depends on. Gives what `change` gives; `None` when there is no such
     /// subscription.
     pub fn change_down_track<R>(&mut self, slot: Slot, change: impl FnOnce(&mut DownTrack) -> R) -> Option<R> {
+        let silent = self.is_silent();
         let Track { info, activity, frame_rates, caches, down_tracks, .. } = self;
         down_tracks.update(slot, |down_track| {
             let changed = change(down_track);
-            aim(down_track, &published(info, frame_rates), info.muted, activity.alive(), caches);
+            aim(down_track, &published(info, frame_rates), silent, activity.alive(), caches);
             changed
         })
+    }
+
+    pub fn published(&self) -> Published<'_> {
+        published(&self.info, &self.frame_rates)
     }
 
     /// A packet that arrived lately.
@@ -136,10 +154,16 @@ impl Track {
     }
 }
 
-/// What should flow to one subscriber. Nothing does while the track is muted: what still comes is left out without a gap.
-fn aim(down_track: &mut DownTrack, published: &Published<'_>, muted: bool, alive: AliveLayers, caches: &[PacketCache]) {
+/// What should flow to one subscriber. Nothing does while the track is silent: what still comes is left out without a gap.
+fn aim(
+    down_track: &mut DownTrack,
+    published: &Published<'_>,
+    silent: bool,
+    alive: AliveLayers,
+    caches: &[PacketCache],
+) {
     let flowed = down_track.flows();
-    let wanted = !muted && down_track.is_open();
+    let wanted = !silent && down_track.is_open();
     let target = if wanted { down_track.selector.target(published, alive) } else { None };
     down_track.aim(target.map(|target| select(target, published)), alive.highest());
     if down_track.flows() && !flowed {

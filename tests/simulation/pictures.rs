@@ -57,7 +57,8 @@ fn an_old_picture_is_not_shown() {
 fn a_video_that_is_shown_again_goes_on_at_once() {
     let mut world = three_v1();
     let track = world.clients[0].tracks[1].sid.clone().expect("published");
-    let settings = |disabled| TrackSettings { disabled, quality: Quality::High, width: 1280, height: 720, fps: 0 };
+    let settings =
+        |disabled| TrackSettings { disabled, quality: Quality::High, width: 1280, height: 720, fps: 0, priority: 0 };
     let off_and_on = |world: &mut World, pause: Duration| {
         world.clients[1].outbox.push(Request::Settings { track: track.clone(), settings: settings(true) });
         world.run(pause);

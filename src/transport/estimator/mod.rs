@@ -65,6 +65,12 @@ const SILENCE: Micros = 2_000_000;
 const SILENCE_STEP: Micros = 1_000_000;
 const SILENCE_FACTOR: f64 = 0.5;
 
+/// The first estimate is a guess until a probe or a queue has spoken; for no longer than this, as a client whose path
+/// carries no probe has to be served, too.
+const GUESSING: Micros = 1_000_000;
+/// A fall below this share of the guess is news of the path.
+const GUESS_LOST: f64 = 0.95;
+
 /// No probe while the queue is longer, nor while losses limit the rate and are still above this.
 const CALM_QUEUE_MS: f32 = 30.0;
 const CALM_LOSS: f64 = 0.03;
@@ -95,7 +101,9 @@ pub struct Estimator {
     /// From receiver reports, else from feedback, which takes its time.
     reported_round_trip: Option<Micros>,
     feedback_round_trip: Option<Micros>,
-    has_feedback: bool,
+    first_feedback: Option<Micros>,
+    /// The estimate is no mere guess any more.
+    is_founded: bool,
     /// The number after the last that was reported.
     unreported: u64,
     /// When packets under way have been unanswered for too long.
@@ -121,7 +129,8 @@ impl Estimator {
             probes: Probes::new(),
             reported_round_trip: None,
             feedback_round_trip: None,
-            has_feedback: false,
+            first_feedback: None,
+            is_founded: false,
             unreported: 0,
             silent_at: None,
         }
@@ -133,7 +142,7 @@ impl Estimator {
         let sent = self.micros(now);
         let bytes = bytes.min(u16::MAX.into()) as u16;
         self.history.push(number, SentPacket { sent, bytes, probe, state: State::InFlight });
-        if self.has_feedback && self.silent_at.is_none() {
+        if self.first_feedback.is_some() && self.silent_at.is_none() {
             self.silent_at = Some(sent + SILENCE);
         }
     }
@@ -183,7 +192,7 @@ impl Estimator {
         }
         // Feedback that tells nothing new is no sign of life either.
         let Some(newest) = newest else { return };
-        self.has_feedback = true;
+        self.first_feedback.get_or_insert(now);
         self.unreported = self.unreported.max(last.map_or(0, |last| last + 1));
         self.silent_at = None;
         self.feedback_round_trip = Some((now - newest).clamp(0, MAX_ROUND_TRIP.as_micros() as Micros));
@@ -196,6 +205,7 @@ impl Estimator {
         if let Some(bitrate) = self.probes.result(now) {
             self.rate.probed(now, bitrate);
             self.loss.probed(bitrate);
+            self.is_founded = true;
         }
         let usage = self.delay.usage();
         if let (Some(acknowledged), Some(recently_acknowledged)) =
@@ -208,6 +218,8 @@ impl Estimator {
             self.rate.update(now, &report);
             self.loss.update(self.rate.bitrate(), acknowledged);
         }
+        let guessed_long = self.first_feedback.is_some_and(|first| now - first >= GUESSING);
+        self.is_founded |= guessed_long || self.bitrate() < START_BITRATE as f64 * GUESS_LOST;
         self.probes.set_estimate(now, self.bitrate());
     }
 
@@ -219,9 +231,9 @@ impl Estimator {
     }
 
     /// Bits per second that the path carries, all packets with a transport-wide number taken together.
-    /// `None` before the first feedback; a client that sends none is not estimated.
+    /// `None` until feedback has told something of the path; a client that sends none is not estimated.
     pub fn estimate(&self) -> Option<u64> {
-        self.has_feedback.then(|| self.bitrate() as u64)
+        self.is_founded.then(|| self.bitrate() as u64)
     }
 
     fn bitrate(&self) -> f64 {
@@ -244,7 +256,7 @@ impl Estimator {
             self.probes.set_estimate(now, self.bitrate());
         }
         // The path is not probed before there is feedback: some clients send none, and none could tell the result.
-        if !self.has_feedback {
+        if self.first_feedback.is_none() {
             return None;
         }
         let is_calm = self.acknowledged.rate().is_some()
@@ -255,7 +267,7 @@ impl Estimator {
 
     /// When to call [`Self::poll_probe`] next; may have passed. Changes with every other call.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let probe = self.has_feedback.then(|| self.probes.next_timeout(self.bitrate())).flatten();
+        let probe = self.first_feedback.is_some().then(|| self.probes.next_timeout(self.bitrate())).flatten();
         let next = [self.silent_at, probe].into_iter().flatten().min()?;
         self.epoch?.checked_add(Duration::from_micros(u64::try_from(next).ok()?))
     }
