@@ -253,18 +253,24 @@ mod tests {
     #[test]
     fn it_is_bounded_in_packets_time_and_bytes() {
         let mut layer = Layer::new();
-        (0..3000).for_each(|n| { layer.insert(n, n / 10); });
+        (0..3000).for_each(|n| {
+            layer.insert(n, n / 10);
+        });
         assert_eq!(layer.kept(), (3000 - MAX_PACKETS..3000).collect::<Vec<_>>());
         assert_eq!(layer.insert(3000 - MAX_PACKETS - 1, 300), None, "too late");
         assert_eq!(layer.cache.ring.len() as u64, MAX_PACKETS);
 
         let mut layer = Layer::new();
-        (0..100).for_each(|n| { layer.insert(n, n * 100); });
+        (0..100).for_each(|n| {
+            layer.insert(n, n * 100);
+        });
         assert_eq!(layer.kept(), (79..100).collect::<Vec<_>>(), "two seconds");
 
         let mut layer = Layer::new();
         layer.payload = vec![0; 64 << 10].into();
-        (0..100).for_each(|n| { layer.insert(n, 0); });
+        (0..100).for_each(|n| {
+            layer.insert(n, 0);
+        });
         assert_eq!(layer.kept().len(), MAX_BYTES / (64 << 10));
         layer.cache.clear();
         assert_eq!((layer.kept().len(), layer.cache.bytes), (0, 0));
@@ -282,7 +288,9 @@ mod tests {
     #[test]
     fn a_stream_that_replaces_another_gets_numbers_of_its_own() {
         let mut layer = Layer::new();
-        (500..510).for_each(|n| { layer.insert(n, 0); });
+        (500..510).for_each(|n| {
+            layer.insert(n, 0);
+        });
         let first = MediaPacket { restarted: true, ..layer.packet(505, 10) };
         let base = layer.cache.insert(first, Description::keyframe()).expect("new");
         assert_eq!(base, 510 + STREAM_GAP);
@@ -296,7 +304,9 @@ mod tests {
     fn a_picture_is_whole_young_and_short() {
         let mut layer = Layer::new();
         assert_eq!(layer.picture(0), None);
-        (10..20).for_each(|n| { layer.insert(n, 0); });
+        (10..20).for_each(|n| {
+            layer.insert(n, 0);
+        });
         assert_eq!(layer.picture(0), None, "no keyframe");
         layer.insert_keyframe(20, 100);
         layer.insert(21, 101);
@@ -306,7 +316,9 @@ mod tests {
         assert_eq!(layer.picture(110), Some(20..24));
         assert_eq!(layer.picture(2100), Some(20..24));
         assert_eq!(layer.picture(2101), None, "too old");
-        (24..24 + MAX_PICTURE_PACKETS).for_each(|n| { layer.insert(n, 120); });
+        (24..24 + MAX_PICTURE_PACKETS).for_each(|n| {
+            layer.insert(n, 120);
+        });
         assert_eq!(layer.picture(120), None, "too long");
         layer.insert_keyframe(500, 130);
         assert_eq!(layer.picture(130), Some(500..501));

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::allowance::Allowance;
 use super::allocator::Allocator;
+use super::allowance::Allowance;
 use super::event::FailureReason;
 use super::forwarder::Outgoing;
 use super::info::{Codec, LeaveReason, MediaKind, ParticipantId, ParticipantInfo, ParticipantState, Permissions, Sid};
