@@ -79,7 +79,7 @@ struct Cost {
     forwarded: u64,
 }
 
-/// Ten seconds of one who publishes voice and video to so many others.
+/// What ten seconds take of one who publishes voice and video to so many others.
 fn lecture(listeners: usize) -> Cost {
     let mut world = World::new(5);
     let speaker = world.join("speaker");
@@ -111,8 +111,10 @@ fn lecture(listeners: usize) -> Cost {
 #[test]
 fn forwarding_takes_no_memory() {
     let (few, many) = (lecture(2), lecture(20));
-    let more = |field: fn(&Cost) -> u64| field(&many) - field(&few);
-    let (allocations, received, forwarded) = (more(|c| c.allocations), more(|c| c.received), more(|c| c.forwarded));
-    assert!(forwarded > 4 * received, "{few:?} {many:?}");
-    assert!(allocations * 4 <= received * 5, "{few:?} {many:?}");
+    assert!(few.forwarded > 2000 && many.forwarded > 9 * few.forwarded, "{few:?} {many:?}");
+    // The speaker's packets are the same. What the others report costs something, what they are sent does not: that is five
+    // times as many.
+    let allocations = many.allocations.saturating_sub(few.allocations);
+    let reports = many.received - few.received;
+    assert!(allocations <= reports, "{few:?} {many:?}");
 }

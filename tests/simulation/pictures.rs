@@ -90,12 +90,13 @@ fn first_pictures_survive_loss() {
         let mut world = three_v1();
         let conditions = Conditions::lossy(0.1);
         let dave = world.join_with("dave", crate::client::Setup { conditions, ..setup(Negotiation::Single, seed) });
-        world.run(3 * SECOND);
+        world.run_until(all_connected, 5 * SECOND).expect("connects");
+        world.run(2 * SECOND);
         for publisher in 0..3 {
-            let video = world.clients[dave].diary.video(publisher);
-            let playback = video.play_video(world.now - SECOND / 2);
-            assert!(playback.frames > 10, "seed {seed}: {playback:?}");
-            assert!(playback.longest_gap < SECOND, "seed {seed}: {playback:?}");
+            let playback = world.clients[dave].diary.video(publisher).play_video(world.now);
+            assert!(playback.frames > 20 && playback.longest_gap < SECOND, "seed {seed}: {playback:?}");
+            let last = playback.last.expect("frames");
+            assert!(world.now - last < SECOND / 2, "seed {seed}: {playback:?}");
         }
     }
 }
