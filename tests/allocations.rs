@@ -20,6 +20,9 @@ mod peer;
 #[path = "simulation/receiver.rs"]
 #[allow(dead_code, reason = "the simulation uses all of it")]
 mod receiver;
+#[path = "simulation/seals.rs"]
+#[allow(dead_code, reason = "the simulation uses all of it")]
+mod seals;
 #[path = "simulation/world.rs"]
 #[allow(dead_code, reason = "the simulation uses all of it")]
 mod world;

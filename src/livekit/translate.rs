@@ -13,8 +13,8 @@ use crate::sfu::{
 };
 
 /// What a publisher may use, the video we prefer first: a client whose choice is missing takes the first video entry.
-/// No `audio/red`: it cannot be unwrapped for others when frames are encrypted.
-pub const PUBLISH_CODECS: [Codec; 3] = [Codec::Vp8, Codec::H264, Codec::Opus];
+/// Clients leave `audio/red` out by themselves when frames are encrypted.
+pub const PUBLISH_CODECS: [Codec; 6] = [Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1, Codec::Opus, Codec::Red];
 
 /// The text fields of a track, bytes each: they go to everyone in the room. Apps put small JSON into `name`.
 const TRACK_TEXT_MAX: usize = 1024;
@@ -121,6 +121,7 @@ pub fn track(info: &TrackInfo) -> proto::TrackInfo {
             layers,
             video_layer_mode: match kind {
                 MediaKind::Audio => proto::video_layer::Mode::Unused,
+                MediaKind::Video if info.scalable => proto::video_layer::Mode::MultipleSpatialLayersPerStream,
                 MediaKind::Video => proto::video_layer::Mode::OneSpatialLayerPerStream,
             } as i32,
             ..Default::default()

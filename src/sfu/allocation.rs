@@ -229,7 +229,10 @@ impl Track {
             0 => u64::from(layer.width) * u64::from(layer.height) * BITS_PER_PIXEL,
             bitrate => bitrate,
         };
-        let measured = self.rates.rate(target.spatial, target.temporal);
+        // Of a scalable stream the layers below come, too.
+        let lowest = if self.info.scalable { 0 } else { target.spatial };
+        let measured: Option<u64> =
+            (lowest..=target.spatial).map(|layer| self.rates.rate(layer, target.temporal)).sum();
         measured.or_else(|| layer.map(announced)).filter(|bitrate| *bitrate > 0).unwrap_or(UNKNOWN_BITRATE)
     }
 

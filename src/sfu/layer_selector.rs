@@ -58,6 +58,8 @@ pub struct Published<'a> {
     /// Size of the highest layer in pixels; 0 = not known.
     pub width: u32,
     pub height: u32,
+    /// One stream carries all layers: of a layer that is not sent, those below come anyway.
+    pub scalable: bool,
     pub frame_rates: &'a FrameRates,
 }
 
@@ -98,8 +100,11 @@ impl LayerSelector {
     pub fn target(&self, published: &Published, alive: AliveLayers) -> Option<Target> {
         let wanted = self.wanted(published, alive)?;
         let cap = self.cap?;
-        let spatial =
-            if wanted.spatial > cap.spatial { nearest(cap.spatial, cap.spatial, alive) } else { wanted.spatial };
+        let spatial = match wanted.spatial > cap.spatial {
+            true if published.scalable => cap.spatial,
+            true => nearest(cap.spatial, cap.spatial, alive),
+            false => wanted.spatial,
+        };
         Some(Target { spatial, temporal: wanted.temporal.min(cap.temporal) })
     }
 
@@ -107,7 +112,8 @@ impl LayerSelector {
     /// alive is replaced by the next lower one that is, else the next higher: a wrong size is better than no picture.
     pub fn wanted(&self, published: &Published, alive: AliveLayers) -> Option<Target> {
         let asked = self.asked(published, alive)?;
-        let spatial = nearest(asked.spatial, Target::MAX.spatial, alive);
+        let layer = asked.spatial;
+        let spatial = if published.scalable { layer } else { nearest(layer, Target::MAX.spatial, alive) };
         Some(self.in_time(spatial, published))
     }
 
@@ -228,7 +234,7 @@ mod tests {
 
     fn published<'a>(layers: &'a [LayerInfo], width: u32, height: u32) -> Published<'a> {
         static UNKNOWN: LazyLock<FrameRates> = LazyLock::new(FrameRates::default);
-        Published { layers, width, height, frame_rates: &UNKNOWN }
+        Published { layers, width, height, scalable: false, frame_rates: &UNKNOWN }
     }
 
     fn spatial(target: Option<Target>) -> Option<u8> {
@@ -379,5 +385,15 @@ mod tests {
         assert_eq!(of(&selector, all), None);
         selector.set(TrackSettings { disabled: true, ..size(0, 0) });
         assert_eq!(selector.wanted(&published(&layers, 1280, 720), all), None);
+    }
+
+    #[test]
+    fn layers_of_a_scalable_stream_need_no_replacement() {
+        let layers = camera();
+        let published = Published { scalable: true, ..published(&layers, 1280, 720) };
+        let mut selector = LayerSelector::new(false);
+        assert_eq!(spatial(selector.target(&published, alive(&[0, 1]))), Some(2), "it may come at any picture");
+        selector.set_cap(Some(Target { spatial: 1, temporal: 3 }));
+        assert_eq!(spatial(selector.target(&published, alive(&[0, 2]))), Some(1));
     }
 }

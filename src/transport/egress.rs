@@ -32,11 +32,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::dtls::KeyExport;
+use super::estimator::Estimator;
 use super::srtp::{PacketIndex, ReceiveKeys, SendKeys};
 use super::{Extensions, Missing, NewConnection, Outbox, OutgoingPacket, Route, SenderId};
 use crate::rtp::header::Header;
 use crate::rtp::ntp::NtpTime;
-use super::estimator::Estimator;
 use history::Moment;
 use layout::{Stamp, write_header};
 use probing::{Probing, overhead};
@@ -46,7 +46,7 @@ use stream::Stream;
 
 pub(super) use history::Sent;
 pub(super) use layout::ExtensionIds;
-pub(super) use stream::StreamSpec;
+pub(super) use stream::{PayloadTypes, StreamSpec};
 
 /// RFC 3711 §3.3.1: a receiver that misses the first packets must not guess the rollover counter wrong.
 const FIRST_SEQUENCE_LIMIT: u16 = 1 << 15;
@@ -137,7 +137,7 @@ impl Egress {
     /// Gives a sender its stream. The SSRCs must be fresh ones.
     pub fn bind(&mut self, id: SenderId, spec: StreamSpec) {
         self.ssrcs.insert(spec.ssrc, Some(id));
-        if let Some((ssrc, _)) = spec.rtx {
+        if let Some(ssrc) = spec.rtx_ssrc {
             self.ssrcs.insert(ssrc, None);
         }
         let first_rtx_sequence = self.rng.random_range(0..FIRST_SEQUENCE_LIMIT);
@@ -148,10 +148,10 @@ impl Egress {
         self.streams.set(id, stream);
     }
 
-    /// The client's description says what it understands in the section of this sender.
-    pub fn negotiated(&mut self, id: SenderId, extensions: ExtensionIds) {
+    /// The client's description says how it understands this sender.
+    pub fn negotiated(&mut self, id: SenderId, payload_types: PayloadTypes, extensions: ExtensionIds) {
         if let Some(stream) = self.streams.get_mut(id) {
-            stream.spec.extensions = extensions;
+            stream.negotiated(payload_types, extensions);
         }
     }
 
@@ -190,8 +190,7 @@ impl Egress {
         packet: &OutgoingPacket<'_>,
         outbox: &mut Outbox,
     ) -> Option<Instant> {
-        let moment = self.moment(now);
-        let send_time = self.ntp(now).absolute_send_time();
+        let (moment, send_time) = (self.moment(now), self.ntp(now).absolute_send_time());
         let keys = self.send_keys.as_ref()?;
         let stream = self.streams.get_mut(id)?;
         let index = stream.srtp.as_mut()?.claim(packet.sequence)?;
@@ -199,7 +198,7 @@ impl Egress {
         let ids = stream.spec.extensions;
         let header = Header {
             marker: packet.marker,
-            payload_type: stream.spec.payload_type,
+            payload_type: stream.spec.payload_types.of(packet.codec),
             sequence: index.sequence(),
             timestamp: packet.timestamp,
             ssrc: index.ssrc(),
@@ -213,8 +212,7 @@ impl Egress {
             let header_len = write_header(out, &ids, header, &stamp, packet.extensions, packet.dependency);
             out.extend_from_slice(payload);
             packet.rewrite.apply(&mut out[start + header_len..]);
-            seal(keys, out, start, header_len, index);
-            bytes = out.len() - start;
+            bytes = seal(keys, out, start, header_len, index);
         });
         let is_first = !stream.has_sent();
         stream.sent(moment, self.epoch, packet, payload.len());
@@ -240,11 +238,11 @@ impl Egress {
         let send_time = self.ntp(now).absolute_send_time();
         let Some(keys) = &self.send_keys else { return };
         let Some(stream) = self.streams.get_mut(missing.sender) else { return };
+        let mid = (!stream.found).then_some(stream.spec.mid.as_str());
+        let stamp = Stamp { mid, number: self.next_number as u16, send_time };
+        let (ids, sent) = (stream.spec.extensions, &missing.sent);
         let Some(rtx) = &mut stream.rtx else { return };
-        let Some(index) = rtx.srtp.as_mut().and_then(|srtp| srtp.claim(rtx.next_sequence)) else { return };
-        rtx.next_sequence += 1;
-        let ids = stream.spec.extensions;
-        let sent = &missing.sent;
+        let Some(index) = rtx.claim() else { return };
         let header = Header {
             marker: sent.marker,
             payload_type: rtx.payload_type,
@@ -252,8 +250,6 @@ impl Egress {
             timestamp: sent.timestamp,
             ssrc: index.ssrc(),
         };
-        let mid = (!stream.found).then_some(stream.spec.mid.as_str());
-        let stamp = Stamp { mid, number: self.next_number as u16, send_time };
         let payload = &payload[sent.rewrite.range(payload.len())];
         let mut bytes = 0;
         outbox.write(route, |out| {
@@ -263,8 +259,7 @@ impl Egress {
             let payload_start = out.len();
             out.extend_from_slice(payload);
             sent.rewrite.apply(&mut out[payload_start..]);
-            seal(keys, out, start, header_len, index);
-            bytes = out.len() - start;
+            bytes = seal(keys, out, start, header_len, index);
         });
         rtx.budget.spend(bytes);
         if ids.is_numbered() {
@@ -354,8 +349,9 @@ impl fmt::Debug for Egress {
     }
 }
 
-/// Encrypts the packet that begins at `start` and ends the buffer.
-fn seal(keys: &SendKeys, out: &mut Vec<u8>, start: usize, header_len: usize, index: PacketIndex) {
+/// Encrypts the packet that begins at `start` and ends the buffer; gives its length.
+fn seal(keys: &SendKeys, out: &mut Vec<u8>, start: usize, header_len: usize, index: PacketIndex) -> usize {
     out.resize(out.len() + keys.profile().rtp_overhead(), 0);
     keys.seal_rtp(&mut out[start..], header_len, index);
+    out.len() - start
 }

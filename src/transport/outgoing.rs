@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::egress::{Egress, Sent};
 use super::{Extensions, Outbox, Progress, Route, SenderId, Transport};
 use crate::rtp::{DependencyRewrite, Rewrite};
+use crate::sfu::Codec;
 
 /// An RTP packet to send: a [`MediaPacket`](super::MediaPacket) under the numbers the forwarder chose for it.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct OutgoingPacket<'a> {
     pub sequence: u64,
     pub timestamp: u32,
     pub marker: bool,
+    /// What goes out: of redundant audio that is [cut to its primary block](Rewrite::Primary), what is in that.
+    pub codec: Codec,
     pub payload: &'a [u8],
     pub rewrite: Rewrite,
     /// `None`: the dependency descriptor goes along as it came.

@@ -6,10 +6,12 @@
 
 mod chance;
 mod chaos;
+mod churn;
 mod client;
 mod congestion;
 mod dual;
 mod dynacast;
+mod forgery;
 mod hostile;
 mod idle;
 mod lifecycle;
@@ -22,6 +24,7 @@ mod peer;
 mod pictures;
 mod receiver;
 mod room;
+mod seals;
 mod single;
 mod tracks;
 mod world;

@@ -31,6 +31,8 @@ pub struct Conditions {
     pub reorder_every: u32,
     /// Bits per second that fit through; 0 = all.
     pub rate: u64,
+    /// 0.0 … 1.0 of the packets come twice.
+    pub duplicates: f32,
 }
 
 impl Conditions {
@@ -41,6 +43,7 @@ impl Conditions {
         loss: 0.0,
         reorder_every: 0,
         rate: 0,
+        duplicates: 0.0,
     };
 
     /// A line with a queue of a third of a second before it, as home routers have.
@@ -90,6 +93,7 @@ fn config(conditions: Conditions, seed: u64) -> NetemConfig {
         .latency(conditions.latency)
         .jitter(conditions.jitter)
         .loss(RandomLoss::new(Probability::new(conditions.loss)))
+        .duplicate(Probability::new(conditions.duplicates))
         .seed(seed);
     if conditions.reorder_every > 0 {
         config = config.reorder_gap(conditions.reorder_every);

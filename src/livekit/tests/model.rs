@@ -219,6 +219,7 @@ impl Rooms for Model {
             mid: None,
             muted: track.muted,
             simulcast: track.layers.len() > 1,
+            scalable: false,
             layers: track.layers.clone(),
             announced: track,
         };

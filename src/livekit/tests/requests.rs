@@ -129,7 +129,14 @@ fn add_track_is_published_at_once_with_what_was_asked() {
 
 #[test]
 fn a_codec_we_lack_is_replaced_by_one_we_have() {
-    for (asked, got) in [("vp9", "video/VP8"), ("av1", "video/VP8"), ("h264", "video/H264"), ("VP8", "video/VP8")] {
+    for (asked, got) in [
+        ("h265", "video/VP8"),
+        ("vp9", "video/VP9"),
+        ("av1", "video/AV1"),
+        ("h264", "video/H264"),
+        ("VP8", "video/VP8"),
+        ("opus", "video/VP8"),
+    ] {
         let (mut rig, socket) = joined(Dialect::V1);
         let mut request = camera("cam");
         request.simulcast_codecs[0].codec = asked.to_owned();

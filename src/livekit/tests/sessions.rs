@@ -94,7 +94,7 @@ fn the_join_response_field_by_field() {
         assert_eq!(*legacy, server.version);
         assert_eq!(join.sif_trailer.len(), 16);
         let codecs: Vec<_> = join.enabled_publish_codecs.iter().map(|codec| codec.mime.as_str()).collect();
-        assert_eq!(codecs, ["video/VP8", "video/H264", "audio/opus"]);
+        assert_eq!(codecs, ["video/VP8", "video/H264", "video/VP9", "video/AV1", "audio/opus", "audio/red"]);
         assert!(join.fast_publish && join.alternative_url.is_empty());
         assert!(matches!(messages[1], Message::RefreshToken(_)));
     }

@@ -33,8 +33,8 @@ impl ExtensionIds {
             audio_level: id(HeaderExtension::AudioLevel),
             video_orientation: id(HeaderExtension::VideoOrientation),
             abs_capture_time: id(HeaderExtension::AbsCaptureTime),
-            playout_delay: None,
-            dependency_descriptor: None,
+            playout_delay: id(HeaderExtension::PlayoutDelay),
+            dependency_descriptor: id(HeaderExtension::DependencyDescriptor),
         }
     }
 

@@ -76,8 +76,7 @@ impl Egress {
         let stream = self.streams.get_mut(carrier)?;
         let timestamp = stream.clock.timestamp_at(now, stream.spec.clock_rate)?;
         let rtx = stream.rtx.as_mut()?;
-        let index = rtx.srtp.as_mut()?.claim(rtx.next_sequence)?;
-        rtx.next_sequence += 1;
+        let index = rtx.claim()?;
         let ids = stream.spec.extensions;
         let header = Header {
             marker: false,
@@ -95,8 +94,7 @@ impl Egress {
             out[start] |= PADDED;
             out.resize(out.len() + usize::from(PADDING_BYTES), 0);
             *out.last_mut().expect("padding") = PADDING_BYTES;
-            seal(keys, out, start, header_len, index);
-            bytes = out.len() - start;
+            bytes = seal(keys, out, start, header_len, index);
         });
         self.numbered(now, route, bytes);
         Some(())

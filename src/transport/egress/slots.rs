@@ -70,9 +70,9 @@ impl<T> Slots<T> {
     }
 
     pub fn iter_with_ids(&self) -> impl Iterator<Item = (SenderId, &T)> {
-        (0..).zip(&self.slots).filter_map(|(slot, entry)| {
-            Some((SenderId { serial: entry.serial, slot }, entry.value.as_ref()?))
-        })
+        (0..)
+            .zip(&self.slots)
+            .filter_map(|(slot, entry)| Some((SenderId { serial: entry.serial, slot }, entry.value.as_ref()?)))
     }
 
     fn slot(&mut self, id: SenderId) -> Option<&mut Slot<T>> {

@@ -13,6 +13,7 @@ use super::*;
 use crate::rtp::header::Packet;
 use crate::rtp::sequence::extend_sequence;
 use crate::rtp::{Rewrite, rtcp, twcc, vp8};
+use crate::sfu::Codec;
 use crate::transport::sdp::ExtMap;
 use crate::transport::srtp::{DtlsRole, Profile, keys_from_dtls};
 use crate::transport::{AudioLevel, IceCredentials, Origin, Protocol};
@@ -45,8 +46,8 @@ fn extensions(numbered: bool) -> ExtensionIds {
 fn audio(numbered: bool) -> StreamSpec {
     StreamSpec {
         ssrc: AUDIO,
-        payload_type: 111,
-        rtx: None,
+        rtx_ssrc: None,
+        payload_types: PayloadTypes { media: 111, plain: 111, rtx: None },
         clock_rate: 48_000,
         mid: "0".into(),
         extensions: extensions(numbered),
@@ -57,8 +58,8 @@ fn audio(numbered: bool) -> StreamSpec {
 fn video() -> StreamSpec {
     StreamSpec {
         ssrc: VIDEO,
-        payload_type: 96,
-        rtx: Some((RTX, 97)),
+        rtx_ssrc: Some(RTX),
+        payload_types: PayloadTypes { media: 96, plain: 96, rtx: Some(97) },
         clock_rate: 90_000,
         mid: "1".into(),
         ..audio(true)
@@ -153,6 +154,7 @@ impl Pair {
             sequence,
             timestamp: ticks.wrapping_add(5_000),
             marker: true,
+            codec: Codec::Vp8,
             payload,
             rewrite,
             dependency: None,
@@ -258,7 +260,7 @@ fn nothing_flows_without_keys_or_stream() {
     pair.send(next, 2, &VP8, Rewrite::None);
     assert_eq!(pair.arrive().0.len(), 0);
     pair.egress.send_keys = None;
-    pair.egress.bind(next, StreamSpec { ssrc: 5, rtx: None, ..video() });
+    pair.egress.bind(next, StreamSpec { ssrc: 5, rtx_ssrc: None, ..video() });
     pair.send(next, 2, &VP8, Rewrite::None);
     assert_eq!(pair.arrive().0.len(), 0);
 }
@@ -411,11 +413,8 @@ fn reports_come_soon_then_every_second_and_not_when_idle() {
         }
         pair.now += ms(10);
     }
-    let expected = [
-        (50, vec![(AUDIO, 6), (VIDEO, 6)]),
-        (1050, vec![(AUDIO, 106), (VIDEO, 100)]),
-        (2050, vec![(AUDIO, 200)]),
-    ];
+    let expected =
+        [(50, vec![(AUDIO, 6), (VIDEO, 6)]), (1050, vec![(AUDIO, 106), (VIDEO, 100)]), (2050, vec![(AUDIO, 200)])];
     assert_eq!(at, expected);
     assert_eq!(due, None, "nothing is due any more");
 }
@@ -449,7 +448,7 @@ fn a_report_tells_how_the_clocks_relate() {
 fn many_streams_are_reported_in_datagrams_of_their_size() {
     let mut pair = Pair::new(Profile::AeadAes128Gcm);
     for n in 0..100 {
-        let id = pair.bind(StreamSpec { ssrc: 10_000 + n, rtx: None, ..video() });
+        let id = pair.bind(StreamSpec { ssrc: 10_000 + n, rtx_ssrc: None, ..video() });
         pair.send(id, 1, &VP8, Rewrite::None);
     }
     pair.now += ms(50);
@@ -470,7 +469,7 @@ fn numbers_run_through_all_streams_that_have_them() {
     }
     let (media, _) = pair.arrive();
     assert_eq!(media.iter().filter_map(Arrived::number).collect::<Vec<_>>(), (0..8).collect::<Vec<u16>>());
-    pair.egress.negotiated(plain, extensions(true));
+    pair.egress.negotiated(plain, audio(true).payload_types, extensions(true));
     pair.send(plain, 9, &VP8, Rewrite::None);
     assert_eq!(pair.arrive().0[0].number(), Some(8));
 }

@@ -5,13 +5,29 @@ use super::*;
 #[derive(Debug, Clone)]
 enum Operation {
     /// A packet so far from the stream's newest.
-    Send { stream: usize, step: i64, len: usize },
-    Nack { stream: usize, back: u16, mask: u16 },
+    Send {
+        stream: usize,
+        step: i64,
+        len: usize,
+    },
+    Nack {
+        stream: usize,
+        back: u16,
+        mask: u16,
+    },
     KeyframesWanted,
-    Wait { millis: u64 },
-    Rebind { stream: usize },
-    Desire { bitrate: u64 },
-    Feedback { count: u16 },
+    Wait {
+        millis: u64,
+    },
+    Rebind {
+        stream: usize,
+    },
+    Desire {
+        bitrate: u64,
+    },
+    Feedback {
+        count: u16,
+    },
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -39,7 +55,7 @@ struct Sender {
 fn bind(pair: &mut Pair, with_rtx: bool, newest: u64) -> Sender {
     let ssrc = pair.egress.draw_ssrc(|_| false);
     let rtx = pair.egress.draw_ssrc(|drawn| drawn == ssrc);
-    let id = pair.bind(StreamSpec { ssrc, rtx: with_rtx.then_some((rtx, 97)), ..video() });
+    let id = pair.bind(StreamSpec { ssrc, rtx_ssrc: with_rtx.then_some(rtx), ..video() });
     Sender { id, ssrc, newest }
 }
 
