@@ -1,33 +1,69 @@
 //! A subscription: one track on its way to one participant. Owned by its [`Track`](super::track::Track).
 
-use super::forwarder::{Forwarder, Incoming, Selection};
+use std::time::{Duration, Instant};
+
+use super::Side;
+use super::forwarder::{Forwarder, Incoming, Outgoing, Selection};
 use super::info::ParticipantId;
 use super::layer_activity::AliveLayers;
-use super::layer_selector::{LayerSelector, Published, Target};
+use super::layer_selector::{LayerSelector, Target};
+use super::participants::Slot;
 use crate::rtp::Rewrite;
-use crate::transport::{OutgoingPacket, SenderId};
+use crate::transport::SenderId;
+
+/// A stream this young has probably shown nothing yet: its packets may have overtaken the description that tells the client
+/// of them, and a client asks for a keyframe within a second.
+const FIRST_PICTURE_TIME: Duration = Duration::from_secs(2);
+/// How far a picture may go back behind what was shown before: little enough to look like a hiccup, and as long as the
+/// publisher would not be asked again anyway (see [`KeyframeThrottle`](super::keyframe::KeyframeThrottle)).
+const MAX_REWIND: Duration = Duration::from_millis(300);
+/// No receiver is sent the cached picture more often than this, whatever it asks: a request of a few bytes must not
+/// call for a hundred packets each time.
+const REPLAY_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) struct DownTrack {
     pub subscriber: ParticipantId,
+    /// Where the subscriber is kept, and on which of its connections the stream goes.
+    pub slot: Slot,
+    pub side: Side,
     /// The stream on the subscriber's connection; `None` until that connection exists.
     pub sender: Option<SenderId>,
     /// The SSRC that the client knows the stream by; `None` until a description with it has been sent.
     stream: Option<u32>,
+    /// Since when packets can flow on the stream; `None` while the connection is not up.
+    open_since: Option<Instant>,
     pub selector: LayerSelector,
+    /// What should flow now; kept here so that a packet need not ask why. See [`Track::retarget`](super::track::Track).
+    selection: Option<Selection>,
+    /// The highest spatial layer that the publisher sends in a scalable stream.
+    sent_spatial: u8,
     /// The client cannot play redundant audio, which this track is, and gets what is in it.
     pub unwraps: bool,
     forwarder: Forwarder,
+    /// When the newest packet arrived that was forwarded.
+    newest: Option<Instant>,
+    replayed_at: Option<Instant>,
+    /// The number of the burst it was given last.
+    pub served: u32,
 }
 
 impl DownTrack {
-    pub fn new(subscriber: ParticipantId, adaptive_stream: bool) -> Self {
+    pub fn new(subscriber: ParticipantId, slot: Slot, side: Side, adaptive_stream: bool) -> Self {
         DownTrack {
             subscriber,
+            slot,
+            side,
             sender: None,
             stream: None,
+            open_since: None,
             selector: LayerSelector::new(adaptive_stream),
+            selection: None,
+            sent_spatial: 0,
             unwraps: false,
             forwarder: Forwarder::new(0, 0),
+            newest: None,
+            replayed_at: None,
+            served: 0,
         }
     }
 
@@ -39,50 +75,86 @@ impl DownTrack {
         }
         self.stream = stream;
         self.forwarder = Forwarder::new(first_sequence, first_timestamp);
+        self.newest = None;
+        self.open_since = None;
         stream.is_some()
     }
 
-    /// The layers that should flow now.
-    pub fn target(&self, published: &Published<'_>, alive: AliveLayers) -> Option<Target> {
-        if self.stream.is_some() { self.selector.target(published, alive) } else { None }
+    /// The connection is up: what is sent now arrives.
+    pub fn open(&mut self, now: Instant) {
+        if self.stream.is_some() {
+            self.open_since.get_or_insert(now);
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.open_since.is_some()
+    }
+
+    /// What should flow from now on.
+    pub fn aim(&mut self, target: Option<Target>, scalable: bool, alive: AliveLayers) {
+        self.selection = target.map(|target| select(target, scalable));
+        self.sent_spatial = alive.highest();
+        if target.is_none() {
+            // The stream goes on without a gap, at the next keyframe.
+            self.forwarder.pause();
+        }
+    }
+
+    pub fn flows(&self) -> bool {
+        self.selection.is_some()
+    }
+
+    /// A packet that goes by unused, which the forwarder still has to know of.
+    pub fn skip(&mut self, packet: &Incoming<'_>) {
+        self.forwarder.forward(None, packet);
+    }
+
+    /// How the subscriber shall see the packet; `None`: not at all.
+    pub fn forward(&mut self, packet: &Incoming<'_>) -> Option<Outgoing> {
+        let mut out = self.forwarder.forward(self.selection, packet)?;
+        self.newest = self.newest.max(Some(packet.arrival));
+        if self.unwraps
+            && let Some(from) = packet.primary
+            && out.rewrite == Rewrite::None
+        {
+            out.rewrite = Rewrite::Primary { from };
+        }
+        Some(out)
+    }
+
+    /// Leaves out everything up to the next keyframe.
+    pub fn interrupt(&mut self) {
+        self.forwarder.pause();
     }
 
     /// The stream whose keyframe the subscriber waits for.
-    pub fn wants_keyframe(&self, target: Option<Target>, published: &Published<'_>, alive: AliveLayers) -> Option<u8> {
-        self.forwarder.wants_keyframe_from(target.map(|t| select(t, published)), alive.highest())
-    }
-
-    /// The stream was replaced: its numbers start over.
-    pub fn reset_stream(&mut self, stream: u8) {
-        self.forwarder.reset_stream(stream);
+    pub fn wants_keyframe(&self) -> Option<u8> {
+        self.forwarder.wants_keyframe_from(self.selection, self.sent_spatial)
     }
 
     pub fn current_stream(&self) -> Option<u8> {
         self.forwarder.current_stream()
     }
 
-    /// The packet as this subscriber shall see it; `None`: not at all.
-    pub fn forward(
-        &mut self,
-        target: Option<Target>,
-        published: &Published<'_>,
-        incoming: &Incoming<'_>,
-    ) -> Option<OutgoingPacket> {
-        let mut outgoing = self.forwarder.forward(target.map(|t| select(t, published)), incoming)?;
-        if self.unwraps
-            && let Some(from) = incoming.primary
-            && outgoing.rewrite == Rewrite::None
-        {
-            outgoing.rewrite = Rewrite::Primary { from };
-        }
-        Some(outgoing)
+    /// Whether a picture that began to arrive at `began` is better than waiting for the next.
+    pub fn may_rewind(&self, began: Instant, now: Instant) -> bool {
+        let rested = self.replayed_at.is_none_or(|at| now.saturating_duration_since(at) >= REPLAY_INTERVAL);
+        let fresh = self.open_since.is_some_and(|at| now.saturating_duration_since(at) < FIRST_PICTURE_TIME);
+        let back = self.newest.map_or(Duration::ZERO, |newest| newest.saturating_duration_since(began));
+        rested && (fresh || back <= MAX_REWIND)
+    }
+
+    /// The stream comes once more, from its last keyframe on.
+    pub fn rewind(&mut self, stream: u8, now: Instant) {
+        self.forwarder.reset_stream(stream);
+        self.replayed_at = Some(now);
     }
 }
 
 /// A layer is a stream of its own, or one among those of a scalable stream.
-fn select(target: Target, published: &Published<'_>) -> Selection {
-    let Target { spatial, temporal } = target;
-    if published.scalable {
+fn select(Target { spatial, temporal }: Target, scalable: bool) -> Selection {
+    if scalable {
         Selection { stream: 0, spatial, temporal }
     } else {
         Selection { stream: spatial, spatial: Target::MAX.spatial, temporal }

@@ -18,7 +18,7 @@ mod numbers;
 mod splice;
 
 use super::layer_selector::MAX_LAYERS;
-use crate::transport::OutgoingPacket;
+use crate::rtp::{DependencyRewrite, Rewrite};
 use splice::{Sent, Splice};
 
 pub use incoming::{Dependency, Frame, FrameId, Incoming, Numbers, PictureId, PictureNumbers, Switch};
@@ -26,6 +26,18 @@ pub use incoming::{Dependency, Frame, FrameId, Incoming, Numbers, PictureId, Pic
 /// The first sequence number stays below this, so that a receiver that misses the first packets cannot guess the
 /// rollover counter wrong (RFC 3711 §3.3.1).
 const FIRST_SEQUENCE_LIMIT: u16 = 1 << 15;
+
+/// How a packet goes out. The payload goes along as it came but for what `rewrite` says; an empty one goes out empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Extended to 64 bits; the first is below 2^15, so the SRTP rollover counter is `sequence >> 16`.
+    pub sequence: u64,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub rewrite: Rewrite,
+    /// `None`: the dependency descriptor goes along as it came.
+    pub dependency: Option<DependencyRewrite>,
+}
 
 /// What should flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +75,7 @@ impl Forwarder {
     /// is paused.
     ///
     /// The stream changes at a keyframe of the one selected. Until then the current one goes on.
-    pub fn forward(&mut self, selection: Option<Selection>, p: &Incoming) -> Option<OutgoingPacket> {
+    pub fn forward(&mut self, selection: Option<Selection>, p: &Incoming) -> Option<Outgoing> {
         let newest = self.newest.get_mut(usize::from(p.stream))?;
         let in_order = newest.is_none_or(|newest| p.sequence > newest);
         if in_order {

@@ -1,7 +1,9 @@
 //! Reads what the forwarders of a track have to know of each packet: from the codec's payload descriptor, and from the
 //! dependency descriptor where there is one. Nothing behind them is looked at, but for what stays clear under frame
 //! encryption: VP8's frame type bit and H.264's unit types. A [`Track`](super::track::Track) owns one and calls it once a
-//! packet.
+//! packet, in the order of arrival; the [`PacketCache`](super::packet_cache::PacketCache) keeps what it finds.
+
+use std::sync::Arc;
 
 use super::forwarder::{Dependency, Frame, FrameId, Incoming, Numbers, PictureId, PictureNumbers, Switch};
 use super::info::Codec;
@@ -23,76 +25,98 @@ pub struct FrameReader {
 /// What a dependency descriptor leaves for later ones.
 #[derive(Debug, Default)]
 struct Stream {
-    structure: Option<Box<Structure>>,
+    structure: Option<Arc<Structure>>,
     /// Sequence number of the packet that brought it.
     structure_at: u64,
     active_targets: u32,
 }
 
-/// What a descriptor yields.
-#[derive(Debug, Clone, Copy, Default)]
-struct Description {
-    keyframe_start: bool,
-    frame_start: bool,
-    frame: Frame,
+/// What a packet's descriptors say.
+#[derive(Debug, Clone, Default)]
+pub struct Description {
+    pub keyframe_start: bool,
+    /// A frame, of one spatial layer, begins with the packet.
+    pub frame_start: bool,
+    pub frame: Frame,
     numbers: Numbers,
+    dependency: Option<Described>,
+    primary: Option<u16>,
 }
 
-impl FrameReader {
-    /// The packet for the forwarders, and whether a frame starts with it.
-    pub fn read<'a>(&'a mut self, packet: &MediaPacket) -> (Incoming<'a>, bool) {
-        let mut described = describe(packet);
-        let mut dependency = None;
-        if let Codec::Vp9 | Codec::Av1 = packet.codec
-            && let Some(bytes) = &packet.extensions.dependency_descriptor
-            && let Some(stream) = self.streams.get_mut(usize::from(packet.layer))
-        {
-            if packet.restarted {
-                *stream = Stream::default();
-            }
-            if let Some((descriptor, has_structure)) = stream.parse(packet.sequence, bytes) {
-                let structure = stream.structure.as_deref();
-                described.keyframe_start = has_structure && descriptor.frame_start;
-                described.frame_start = descriptor.frame_start;
-                described.frame = describe_frame(&descriptor, structure);
-                dependency = Some(Dependency {
-                    frame_number: descriptor.frame_number,
-                    structure,
-                    has_structure,
-                    has_active_targets: descriptor.active_targets.is_some(),
-                    active_targets: stream.active_targets,
-                });
-            }
-        }
-        let primary = match packet.codec {
-            Codec::Red => red::Primary::parse(&packet.payload).map(|primary| primary.from as u16),
-            _ => None,
-        };
-        let incoming = Incoming {
+/// See [`Dependency`].
+#[derive(Debug, Clone)]
+struct Described {
+    frame_number: u16,
+    structure: Option<Arc<Structure>>,
+    has_structure: bool,
+    has_active_targets: bool,
+    active_targets: u32,
+}
+
+impl Description {
+    /// The packet as forwarders take it.
+    pub fn of<'a>(&'a self, packet: &MediaPacket) -> Incoming<'a> {
+        Incoming {
             stream: packet.layer,
             sequence: packet.sequence,
             timestamp: packet.timestamp,
             marker: packet.marker,
             arrival: packet.arrival,
             empty: packet.payload.is_empty(),
-            keyframe_start: described.keyframe_start,
+            keyframe_start: self.keyframe_start,
             clock_rate: packet.clock_rate,
             sender_time: packet.sender_time,
-            frame: described.frame,
-            numbers: described.numbers,
-            dependency,
-            primary,
-        };
-        (incoming, described.frame_start)
+            frame: self.frame,
+            numbers: self.numbers,
+            dependency: self.dependency.as_ref().map(|dependency| Dependency {
+                frame_number: dependency.frame_number,
+                structure: dependency.structure.as_deref(),
+                has_structure: dependency.has_structure,
+                has_active_targets: dependency.has_active_targets,
+                active_targets: dependency.active_targets,
+            }),
+            primary: self.primary,
+        }
+    }
+}
+
+impl FrameReader {
+    pub fn read(&mut self, packet: &MediaPacket) -> Description {
+        let mut described = describe(packet);
+        if let Codec::Vp9 | Codec::Av1 = packet.codec
+            && let Some(stream) = self.streams.get_mut(usize::from(packet.layer))
+        {
+            if packet.restarted {
+                *stream = Stream::default();
+            }
+            if let Some(bytes) = &packet.extensions.dependency_descriptor
+                && let Some((descriptor, has_structure)) = stream.parse(packet.sequence, bytes)
+            {
+                described.keyframe_start = has_structure && descriptor.frame_start;
+                described.frame_start = descriptor.frame_start;
+                described.frame = describe_frame(&descriptor, stream.structure.as_deref());
+                described.dependency = Some(Described {
+                    frame_number: descriptor.frame_number,
+                    structure: stream.structure.clone(),
+                    has_structure,
+                    has_active_targets: descriptor.active_targets.is_some(),
+                    active_targets: stream.active_targets,
+                });
+            }
+        }
+        described
     }
 }
 
 fn describe(packet: &MediaPacket) -> Description {
     let payload = &packet.payload[..];
     match packet.codec {
-        Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma => {
-            Description { keyframe_start: true, ..Description::default() }
-        }
+        Codec::Opus | Codec::Pcmu | Codec::Pcma => Description { keyframe_start: true, ..Description::default() },
+        Codec::Red => Description {
+            keyframe_start: true,
+            primary: red::Primary::parse(payload).map(|primary| primary.from as u16),
+            ..Description::default()
+        },
         Codec::H264 => Description { keyframe_start: h264::starts_key_frame(payload), ..Description::default() },
         Codec::Av1 => Description { keyframe_start: av1::starts_key_frame(payload), ..Description::default() },
         Codec::Vp8 => vp8::Descriptor::parse(payload).map(|d| describe_vp8(&d, payload)).unwrap_or_default(),
@@ -116,6 +140,7 @@ fn describe_vp8(descriptor: &vp8::Descriptor, payload: &[u8]) -> Description {
             tl0_picture_index: descriptor.tl0_picture_index,
             key_index: descriptor.key_index,
         }),
+        ..Description::default()
     }
 }
 
@@ -146,6 +171,7 @@ fn describe_vp9(descriptor: &vp9::Descriptor) -> Description {
             tl0_picture_index: descriptor.tl0_picture_index,
             key_index: None,
         }),
+        ..Description::default()
     }
 }
 
@@ -163,7 +189,7 @@ impl Stream {
         let structure = descriptor.structure.take();
         let has_structure = structure.is_some();
         if newer && has_structure {
-            self.structure = structure;
+            self.structure = structure.map(Arc::from);
             self.structure_at = sequence;
             self.active_targets = u32::MAX;
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use str0m::rtp::{ExtensionSerializer, ExtensionValues, VideoOrientation};
+use str0m::rtp::{ExtensionSerializer, ExtensionValues};
 
 /// What a publisher's packet carries. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,24 +71,6 @@ impl Extensions {
             dependency_descriptor: values.user_values.get::<DependencyDescriptor>().map(|d| d.0.clone()),
         }
     }
-
-    pub(super) fn values(&self) -> ExtensionValues {
-        let mut values = ExtensionValues::default();
-        values.audio_level = self.audio_level.map(|audio| -(audio.level.min(127) as i8));
-        values.voice_activity = self.audio_level.map(|audio| audio.voice);
-        values.video_orientation = self.video_orientation.map(VideoOrientation::from);
-        values.abs_capture_time = self.abs_capture_time.map(|time| str0m::rtp::AbsCaptureTime {
-            capture_time: system_time(time.captured),
-            clock_offset: time.clock_offset,
-        });
-        let delay = |units: u16| str0m::media::MediaTime::from_hundredths(u64::from(units));
-        values.play_delay_min = self.playout_delay.map(|delays| delay(delays.min));
-        values.play_delay_max = self.playout_delay.map(|delays| delay(delays.max));
-        if let Some(bytes) = &self.dependency_descriptor {
-            values.user_values.set(DependencyDescriptor(bytes.clone()));
-        }
-        values
-    }
 }
 
 fn ntp(time: SystemTime) -> u64 {
@@ -97,30 +79,19 @@ fn ntp(time: SystemTime) -> u64 {
     since.as_secs() << 32 | fraction
 }
 
-fn system_time(ntp: u64) -> SystemTime {
-    let nanos = ((ntp & 0xffff_ffff) * 1_000_000_000) >> 32;
-    let since = Duration::new(ntp >> 32, nanos as u32);
-    UNIX_EPOCH + since.saturating_sub(NTP_TO_UNIX)
-}
-
-/// How str0m carries the descriptor's bytes in and out.
+/// How str0m hands the descriptor's bytes over.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DependencyDescriptor(Arc<[u8]>);
 
 /// What one byte can tell the length of (RFC 8285 §4.3).
 const MAX_EXTENSION_BYTES: usize = 255;
-/// What the one-byte form holds (RFC 8285 §4.2).
-const MAX_SHORT_EXTENSION_BYTES: usize = 16;
-
 #[derive(Debug)]
 pub(super) struct DependencyDescriptorSerializer;
 
 impl ExtensionSerializer for DependencyDescriptorSerializer {
-    fn write_to(&self, buf: &mut [u8], values: &ExtensionValues) -> usize {
-        let Some(DependencyDescriptor(bytes)) = values.user_values.get() else { return 0 };
-        let Some(room) = buf.get_mut(..bytes.len()) else { return 0 };
-        room.copy_from_slice(bytes);
-        bytes.len()
+    /// Nothing: packets with extensions are ours to send.
+    fn write_to(&self, _: &mut [u8], _: &ExtensionValues) -> usize {
+        0
     }
 
     fn parse_value(&self, bytes: &[u8], values: &mut ExtensionValues) -> bool {
@@ -137,9 +108,5 @@ impl ExtensionSerializer for DependencyDescriptorSerializer {
 
     fn is_audio(&self) -> bool {
         false
-    }
-
-    fn requires_two_byte_form(&self, values: &ExtensionValues) -> bool {
-        values.user_values.get::<DependencyDescriptor>().is_some_and(|d| d.0.len() > MAX_SHORT_EXTENSION_BYTES)
     }
 }

@@ -10,14 +10,19 @@ mod channels;
 pub mod classify;
 mod codecs;
 mod description;
+mod dtls;
+mod egress;
+pub mod estimator;
 mod extensions;
 pub mod framing;
 mod negotiation;
 mod outbox;
+mod outgoing;
 mod path;
 pub mod sdp;
 mod sections;
 mod senders;
+pub mod srtp;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,22 +32,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use str0m::config::{CryptoProvider, DtlsCert};
-use str0m::media::{KeyframeRequestKind, Mid, Pt, Rid};
+use str0m::media::{KeyframeRequestKind, Mid, Rid};
 use str0m::net::{Protocol as RtcProtocol, Receive};
-use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
+use str0m::rtp::{RtpPacket, Ssrc};
 use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output as RtcOutput, Rtc};
 
-use crate::rtp::{DependencyRewrite, Rewrite, dependency_descriptor};
+use crate::rtp::rtcp;
 use crate::sfu::{Codec, DataChannel};
 use channels::Channels;
 use codecs::CodecTable;
+use egress::{Demand, Egress};
 use path::Path;
 use sections::Sections;
 
 pub use codecs::OpusOptions;
 pub use extensions::{AbsCaptureTime, AudioLevel, Extensions, PlayoutDelay};
 pub use negotiation::NegotiationError;
-pub use outbox::{Outbox, Packets, Route};
+pub use outbox::{Outbox, Packets, Route, Written};
+pub use outgoing::{Missing, Origin, OutgoingPacket};
 pub use sections::{ReceivePreference, RemoteTrack, SenderSpec};
 
 /// What every connection of this process shares.
@@ -57,7 +64,7 @@ pub struct Settings {
 impl Settings {
     /// Makes the certificate that all connections of the process present.
     pub fn new(candidates: Vec<(Protocol, SocketAddr)>) -> Self {
-        let crypto = Arc::new(str0m::crypto::from_feature_flags());
+        let crypto = Arc::new(dtls::provider());
         let certificate =
             crypto.dtls_provider.generate_certificate().expect("the bundled crypto provider makes certificates");
         Settings { candidates, crypto, certificate }
@@ -97,6 +104,18 @@ pub struct IceCredentials {
     pub password: String,
 }
 
+/// What a new connection needs of its caller, as this module has neither randomness nor a clock.
+pub struct NewConnection {
+    pub ice: IceCredentials,
+    /// The `o=` line's session id.
+    pub session_id: u64,
+    /// SSRCs and the first numbers of retransmission streams are drawn from it.
+    pub seed: u64,
+    pub now: Instant,
+    /// What `now` is since the Unix epoch: goes into sender reports.
+    pub unix_time: Duration,
+}
+
 /// One thing to do after feeding the connection.
 #[derive(Debug)]
 pub enum Output {
@@ -116,6 +135,8 @@ pub enum Event {
     Media(MediaPacket),
     /// The receiver of this sender's stream lost a picture (PLI or FIR).
     KeyframeWanted(SenderId),
+    /// The receiver lost a packet; answered with [`Transport::resend`]. One event per packet.
+    Missing(Missing),
     Data {
         channel: DataChannel,
         message: Vec<u8>,
@@ -147,18 +168,10 @@ pub struct MediaPacket {
 
 /// A stream towards the client. Numbered by the caller's [`Transport::add_sender`] calls, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SenderId(u32);
-
-/// How one receiver sees a [`MediaPacket`]: the numbers that the forwarder gave it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutgoingPacket {
-    /// Extended to 64 bits; the first of a stream is below 2^15, so the SRTP rollover counter is `sequence >> 16`.
-    pub sequence: u64,
-    pub timestamp: u32,
-    pub marker: bool,
-    pub rewrite: Rewrite,
-    /// `None`: the dependency descriptor goes along as it came.
-    pub dependency: Option<DependencyRewrite>,
+pub struct SenderId {
+    /// Counts the connection's senders: the older is the smaller.
+    serial: u32,
+    slot: u32,
 }
 
 /// How far the connection has come: tells why a join failed.
@@ -185,6 +198,8 @@ pub struct Transport {
     progress: Progress,
     told_closed: bool,
     path: Path,
+    /// `None` on a connection that only receives.
+    egress: Option<Egress>,
     last_received: Instant,
     settings: Settings,
 }
@@ -216,8 +231,15 @@ impl Transport {
         if self.progress == Progress::NoChecks {
             self.progress = Progress::Checking;
         }
-        if let Some(left) = self.path.received(now, (datagram.protocol, datagram.source), datagram.bytes) {
+        let from = (datagram.protocol, datagram.source);
+        if let Some(left) = self.path.received(now, from, datagram.destination, datagram.bytes) {
             self.abandon(left);
+        }
+        if rtcp::is_rtcp(datagram.bytes)
+            && let Some(egress) = &mut self.egress
+            && !egress.handle_rtcp(now, datagram.bytes)
+        {
+            return;
         }
         self.input(Input::Receive(now, receive));
     }
@@ -232,7 +254,13 @@ impl Transport {
         }
     }
 
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// Does what is due. Packets go to `outbox`, or come out of [`Self::poll`].
+    pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
+        if let Some(route) = self.open_route()
+            && let Some(egress) = &mut self.egress
+        {
+            egress.handle_timeout(now, route, outbox);
+        }
         self.input(Input::Timeout(now));
     }
 
@@ -261,6 +289,12 @@ impl Transport {
                 }
                 return Output::Timeout(self.last_received + FOREVER);
             }
+            if let Some(demand) = self.egress.as_mut().and_then(Egress::poll) {
+                return Output::Event(match demand {
+                    Demand::Keyframe(sender) => Event::KeyframeWanted(sender),
+                    Demand::Resend(missing) => Event::Missing(missing),
+                });
+            }
             let output = match catch_unwind(AssertUnwindSafe(|| self.rtc.poll_output())) {
                 Ok(Ok(output)) => output,
                 Ok(Err(_)) | Err(_) => {
@@ -269,11 +303,18 @@ impl Transport {
                 }
             };
             match output {
-                RtcOutput::Timeout(at) => return Output::Timeout(at),
+                RtcOutput::Timeout(at) => {
+                    let egress = self.open_route().and(self.egress.as_mut()).and_then(Egress::arm);
+                    return Output::Timeout(egress.map_or(at, |egress| at.min(egress)));
+                }
                 RtcOutput::Transmit(t) => {
                     let protocol = if t.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp };
-                    self.path.sent(self.last_received, (protocol, t.destination), &t.contents);
                     let route = Route { protocol, source: t.source, destination: t.destination };
+                    self.path.sent(self.last_received, route, &t.contents);
+                    if !self.may_leave(&t.contents) {
+                        self.fail();
+                        continue;
+                    }
                     return Output::Transmit(route, t.contents.into());
                 }
                 RtcOutput::Event(event) => {
@@ -282,6 +323,16 @@ impl Transport {
                     }
                 }
             }
+        }
+    }
+
+    /// str0m's reports share our keys: see [`Egress::tolerates`]. Their SSRC is drawn where we cannot see it; that it meets one
+    /// of ours happens to one connection in hundreds of millions, which then fails and is made anew.
+    fn may_leave(&mut self, packet: &[u8]) -> bool {
+        let sender = packet.get(4..).and_then(|rest| rest.first_chunk()).filter(|_| rtcp::is_rtcp(packet));
+        match (sender, &mut self.egress) {
+            (Some(ssrc), Some(egress)) => egress.tolerates(u32::from_be_bytes(*ssrc)),
+            _ => true,
         }
     }
 
@@ -296,6 +347,9 @@ impl Transport {
             }
             RtcEvent::Connected => {
                 self.progress = Progress::Connected;
+                if let Some(egress) = &mut self.egress {
+                    egress.secure();
+                }
                 Some(Event::Connected)
             }
             RtcEvent::Closed => {
@@ -303,7 +357,6 @@ impl Transport {
                 (!std::mem::replace(&mut self.told_closed, true)).then_some(Event::Closed)
             }
             RtcEvent::RtpPacket(packet) => self.media_packet(packet).map(Event::Media),
-            RtcEvent::KeyframeRequest(request) => self.sections.sender_at(&request.mid).map(Event::KeyframeWanted),
             RtcEvent::ChannelOpen(id, label) => {
                 self.channels.opened(id, &label);
                 None
@@ -367,41 +420,6 @@ impl Transport {
             sender_time,
             extensions,
         })
-    }
-
-    /// Queues a packet on a sender's stream. Silently nothing while the sender has no section yet.
-    pub fn send(&mut self, sender: SenderId, packet: &MediaPacket, outgoing: OutgoingPacket) {
-        let Some(stream) = self.sections.stream(sender) else { return };
-        let nackable = stream.rtx.is_some();
-        let payload = match outgoing.rewrite {
-            Rewrite::None => packet.payload.clone(),
-            rewrite => {
-                let mut part = packet.payload[rewrite.range(packet.payload.len())].to_vec();
-                rewrite.apply(&mut part);
-                part.into()
-            }
-        };
-        let mut extensions = packet.extensions.clone();
-        if let (Some(bytes), Some(change)) = (&packet.extensions.dependency_descriptor, outgoing.dependency) {
-            let mut room = [0; 255];
-            extensions.dependency_descriptor =
-                dependency_descriptor::rewrite(bytes, change, &mut room).map(|len| room[..len].into());
-        }
-        let pt =
-            if packet.codec == Codec::Red && outgoing.rewrite == Rewrite::None { stream.pt } else { stream.plain_pt };
-        let rtp = RtpWrite::new(
-            Pt::new_with_value(pt),
-            outgoing.sequence.into(),
-            outgoing.timestamp,
-            packet.arrival,
-            payload,
-        )
-        .marker(outgoing.marker)
-        .ext_vals(extensions.values())
-        .nackable(nackable);
-        if let Some(tx) = self.rtc.direct_api().stream_tx(&stream.ssrc.into()) {
-            tx.write_rtp(rtp);
-        }
     }
 
     /// Sends a PLI for one layer of what the client publishes in `section`.

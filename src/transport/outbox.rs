@@ -13,6 +13,9 @@ use super::Protocol;
 /// kernel reads what was just encrypted from there.
 const FULL_BYTES: usize = 512 << 10;
 
+/// Room made for a packet before it is written, so that it grows the buffer once at most: an Ethernet frame and some.
+const MAX_PACKET_BYTES: usize = 2048;
+
 /// The way to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Route {
@@ -24,12 +27,18 @@ pub struct Route {
 
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// Used up to `used`; the rest is room that needs no clearing.
     bytes: Vec<u8>,
-    used: usize,
     /// Where each packet ends.
     ends: Vec<usize>,
     runs: Vec<Run>,
+    written: Written,
+}
+
+/// All that ever went through an outbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    pub packets: u64,
+    pub bytes: u64,
 }
 
 /// Packets in a row that go the same way.
@@ -42,33 +51,33 @@ struct Run {
 
 impl Outbox {
     pub fn push(&mut self, route: Route, packet: &[u8]) {
-        self.write(route, packet.len(), |room| {
-            room.copy_from_slice(packet);
-            packet.len()
-        });
+        self.write(route, |bytes| bytes.extend_from_slice(packet));
     }
 
-    /// Lets `fill` write a packet of at most `room` bytes in place; it gives the length, 0 for none.
-    pub fn write(&mut self, route: Route, room: usize, fill: impl FnOnce(&mut [u8]) -> usize) {
-        let end = self.used + room;
-        if self.bytes.len() < end {
-            self.bytes.resize(end.max(FULL_BYTES), 0);
-        }
-        let written = fill(&mut self.bytes[self.used..end]);
-        debug_assert!(written <= room, "{written} bytes in a room of {room}");
+    /// Lets `append` put one packet at the end of a buffer, whose beginning it leaves as it is; nothing appended is no packet.
+    pub fn write(&mut self, route: Route, append: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        self.bytes.reserve(MAX_PACKET_BYTES);
+        append(&mut self.bytes);
+        let written = self.bytes.len().saturating_sub(start);
         if written == 0 {
             return;
         }
         if self.runs.last().is_none_or(|run| run.route != route) {
             self.runs.push(Run { route, first: self.ends.len() });
         }
-        self.used += written.min(room);
-        self.ends.push(self.used);
+        self.ends.push(self.bytes.len());
+        self.written.packets += 1;
+        self.written.bytes += written as u64;
+    }
+
+    pub fn written(&self) -> Written {
+        self.written
     }
 
     /// So much waits that it should leave before more is written.
     pub fn is_full(&self) -> bool {
-        self.used >= FULL_BYTES
+        self.bytes.len() >= FULL_BYTES
     }
 
     pub fn is_empty(&self) -> bool {
@@ -90,7 +99,7 @@ impl Outbox {
 
     /// Forgets what was sent. The memory stays.
     pub fn clear(&mut self) {
-        self.used = 0;
+        self.bytes.clear();
         self.ends.clear();
         self.runs.clear();
     }
@@ -142,17 +151,15 @@ mod tests {
         outbox.clear();
         assert!(outbox.is_empty() && contents(&outbox).is_empty());
         outbox.push(route(3), &[1]);
+        assert_eq!(outbox.written(), Written { packets: 5, bytes: 13 }, "but all is counted");
         assert_eq!(contents(&outbox), [(3, vec![vec![1]])], "nothing of the former turn");
     }
 
     #[test]
     fn a_packet_takes_what_was_written_and_nothing_when_nothing_was() {
         let mut outbox = Outbox::default();
-        outbox.write(route(1), 1500, |room| {
-            room[..2].copy_from_slice(&[7, 8]);
-            2
-        });
-        outbox.write(route(2), 1500, |_| 0);
+        outbox.write(route(1), |bytes| bytes.extend([7, 8]));
+        outbox.write(route(2), |_| {});
         assert_eq!(contents(&outbox), [(1, vec![vec![7, 8]])]);
     }
 

@@ -2,13 +2,12 @@
 
 use std::ops::RangeInclusive;
 
-use super::Selection;
 use super::clock::Clock;
 use super::incoming::Incoming;
 use super::layers::{Layers, Verdict};
 use super::numbers::{self, Offsets, Sent as SentNumbers};
+use super::{Outgoing, Selection};
 use crate::rtp::{DependencyRewrite, Rewrite};
-use crate::transport::OutgoingPacket;
 
 /// How far back a late packet is still placed, in packets: a second of a busy screen share, which is longer than
 /// retransmissions take to arrive. A loss wider than this ends the splice: nobody can repair it without a keyframe.
@@ -79,7 +78,7 @@ impl Splice {
     }
 
     /// Decides about a packet of the stream; `None`: it came twice, too late, is empty, or of a layer that does not flow.
-    pub fn forward(&mut self, p: &Incoming, selection: Selection, sent: &mut Sent) -> Option<OutgoingPacket> {
+    pub fn forward(&mut self, p: &Incoming, selection: Selection, sent: &mut Sent) -> Option<Outgoing> {
         if p.sequence <= self.highest {
             let sequence = self.place_late(p.sequence)?;
             // It has a number already, even an empty one: sent, it ends the receiver's waiting for it.
@@ -119,7 +118,7 @@ impl Splice {
     }
 
     /// The outgoing form of a packet that has been placed.
-    pub fn write(&mut self, sequence: u64, p: &Incoming, sent: &mut Sent) -> OutgoingPacket {
+    pub fn write(&mut self, sequence: u64, p: &Incoming, sent: &mut Sent) -> Outgoing {
         let is_newest = sequence >= sent.next_media && !p.empty;
         if is_newest && self.timestamp != Some(p.timestamp) {
             self.begin_frame(p, &mut sent.clock);
@@ -134,7 +133,7 @@ impl Splice {
         }
         sent.next_sequence = sent.next_sequence.max(sequence + 1);
         let unchanged = active_targets.is_none() && frame_number == p.dependency.map(|d| d.frame_number);
-        OutgoingPacket {
+        Outgoing {
             sequence,
             timestamp: p.timestamp.wrapping_add(self.timestamp_offset),
             marker: p.marker || self.layers.ends_picture(&p.frame),
@@ -146,9 +145,9 @@ impl Splice {
     }
 
     /// A packet without payload, in place of one that is not sent but has a number.
-    fn write_filler(&self, sequence: u64, p: &Incoming, sent: &mut Sent) -> OutgoingPacket {
+    fn write_filler(&self, sequence: u64, p: &Incoming, sent: &mut Sent) -> Outgoing {
         sent.next_sequence = sent.next_sequence.max(sequence + 1);
-        OutgoingPacket {
+        Outgoing {
             sequence,
             timestamp: p.timestamp.wrapping_add(self.timestamp_offset),
             marker: false,

@@ -41,7 +41,7 @@ fn vp8(numbers: PictureNumbers) -> Numbers {
 }
 
 /// The VP8 numbers that go out.
-fn vp8_of(out: &OutgoingPacket, p: &Incoming) -> PictureNumbers {
+fn vp8_of(out: &Outgoing, p: &Incoming) -> PictureNumbers {
     let Numbers::Vp8(came) = p.numbers else { panic!("no VP8") };
     match out.rewrite {
         Rewrite::None => came,
@@ -88,13 +88,7 @@ fn starts_at_a_keyframe_of_the_target() {
     let out = forwarder.forward(all_of(1), &keyframe).unwrap();
     assert_eq!(
         out,
-        OutgoingPacket {
-            sequence: 40_000 - 32_768,
-            timestamp: 77,
-            marker: true,
-            rewrite: Rewrite::None,
-            dependency: None
-        }
+        Outgoing { sequence: 40_000 - 32_768, timestamp: 77, marker: true, rewrite: Rewrite::None, dependency: None }
     );
     assert_eq!((forwarder.current_stream(), forwarder.wants_keyframe_from(all_of(1), 0)), (Some(1), None));
     assert_eq!(forwarder.wants_keyframe_from(all_of(2), 0), Some(2));

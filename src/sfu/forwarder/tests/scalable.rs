@@ -17,7 +17,7 @@ const MODES: [Mode; 6] =
 
 /// What the receiver got: the forwarder's numbers, applied to the packet.
 struct Received {
-    out: OutgoingPacket,
+    out: Outgoing,
     payload: Vec<u8>,
     descriptor: Option<Vec<u8>>,
 }
@@ -67,14 +67,14 @@ fn run(
             selection = select(random, now);
             wanted.resize(now + 1, selection);
         }
-        let (incoming, _) = reader.read(&encoded.media);
-        let out = forwarder.forward(selection, &incoming);
+        let description = reader.read(&encoded.media);
+        let out = forwarder.forward(selection, &description.of(&encoded.media));
         arrivals.push((n, encoded.frame, out.map(|out| receive(out, &encoded.media))));
     }
     Run { arrivals, wanted }
 }
 
-fn receive(out: OutgoingPacket, media: &MediaPacket) -> Received {
+fn receive(out: Outgoing, media: &MediaPacket) -> Received {
     let mut payload = media.payload[out.rewrite.range(media.payload.len())].to_vec();
     out.rewrite.apply(&mut payload);
     if !payload.is_empty() {
@@ -371,11 +371,11 @@ fn frames_that_come_late_keep_their_fate() {
     packets.insert(end, late);
     let mut reader = FrameReader::default();
     let mut forwarder = Forwarder::new(0, 0);
-    let outs: Vec<Option<OutgoingPacket>> = packets
+    let outs: Vec<Option<Outgoing>> = packets
         .iter()
         .map(|p| {
-            let (incoming, _) = reader.read(&p.media);
-            forwarder.forward(layers(0, 0), &incoming)
+            let description = reader.read(&p.media);
+            forwarder.forward(layers(0, 0), &description.of(&p.media))
         })
         .collect();
     let filler = outs.last().unwrap().unwrap();
@@ -468,9 +468,9 @@ proptest! {
         let mut forwarder = Forwarder::new(0, 0);
         let mut numbers = BTreeSet::new();
         for packet in &streams[0].packets {
-            let (incoming, _) = reader.read(&packet.media);
+            let description = reader.read(&packet.media);
             let wanted = layers(random.below(3) as u8, random.below(3) as u8);
-            if let Some(out) = forwarder.forward(wanted, &incoming) {
+            if let Some(out) = forwarder.forward(wanted, &description.of(&packet.media)) {
                 prop_assert!(numbers.insert(out.sequence));
                 let mut payload = packet.media.payload[out.rewrite.range(packet.media.payload.len())].to_vec();
                 out.rewrite.apply(&mut payload);

@@ -37,7 +37,7 @@ struct Packet {
 struct Delivery {
     packet: Packet,
     target: Option<u8>,
-    out: Option<OutgoingPacket>,
+    out: Option<Outgoing>,
 }
 
 /// Three layers of VP8 with two temporal layers at 30 frames a second, each with numbers of its own.
@@ -156,7 +156,7 @@ struct Stretch {
     first: u64,
     highest: u64,
     /// What became of each packet that arrived; `None` for padding left out.
-    arrived: BTreeMap<u64, Option<(OutgoingPacket, Packet)>>,
+    arrived: BTreeMap<u64, Option<(Outgoing, Packet)>>,
 }
 
 /// Follows the deliveries with its own idea of what has to be sent and what not, and returns the stretches.
@@ -219,7 +219,7 @@ fn check_sequences(first: u64, stretches: &[Stretch]) {
 /// What a decoder sees, in the order of the sequence numbers: in a stretch all numbers step as the publisher's did,
 /// and from stretch to stretch they go on by one.
 fn check_frames(stretches: &[Stretch]) {
-    let mut before: Option<(usize, &OutgoingPacket, &Packet)> = None;
+    let mut before: Option<(usize, &Outgoing, &Packet)> = None;
     for (n, s) in stretches.iter().enumerate() {
         for (out, p) in s.arrived.values().flatten().filter(|(_, p)| !p.empty) {
             assert_eq!(out.marker, p.marker);
@@ -240,7 +240,7 @@ fn check_frames(stretches: &[Stretch]) {
 }
 
 /// The numbers that go out with a packet.
-fn sent(out: &OutgoingPacket, p: &Packet) -> PictureNumbers {
+fn sent(out: &Outgoing, p: &Packet) -> PictureNumbers {
     vp8_of(out, &Incoming { numbers: vp8(p.vp8), ..packet(Instant::now()) })
 }
 
