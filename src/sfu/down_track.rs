@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use super::Side;
 use super::forwarder::{Forwarder, Incoming, Outgoing, Selection};
 use super::info::ParticipantId;
-use super::layer_activity::AliveLayers;
-use super::layer_selector::{LayerSelector, Target};
+use super::layer_selector::LayerSelector;
 use super::participants::Slot;
 use crate::rtp::Rewrite;
 use crate::transport::SenderId;
@@ -35,8 +34,8 @@ pub(super) struct DownTrack {
     pub selector: LayerSelector,
     /// What should flow now; kept here so that a packet need not ask why. See [`Track::retarget`](super::track::Track).
     selection: Option<Selection>,
-    /// The highest spatial layer that the publisher sends in a scalable stream.
-    sent_spatial: u8,
+    /// The highest spatial layer that the publisher sends.
+    top: u8,
     /// The client cannot play redundant audio, which this track is, and gets what is in it.
     pub unwraps: bool,
     forwarder: Forwarder,
@@ -45,6 +44,8 @@ pub(super) struct DownTrack {
     replayed_at: Option<Instant>,
     /// The number of the burst it was given last.
     pub served: u32,
+    /// Whether the client was told last that its network does not carry the video; `None`: it was told nothing.
+    told_paused: Option<bool>,
 }
 
 impl DownTrack {
@@ -58,12 +59,13 @@ impl DownTrack {
             open_since: None,
             selector: LayerSelector::new(adaptive_stream),
             selection: None,
-            sent_spatial: 0,
+            top: 0,
             unwraps: false,
             forwarder: Forwarder::new(0, 0),
             newest: None,
             replayed_at: None,
             served: 0,
+            told_paused: None,
         }
     }
 
@@ -91,11 +93,11 @@ impl DownTrack {
         self.open_since.is_some()
     }
 
-    /// What should flow from now on.
-    pub fn aim(&mut self, target: Option<Target>, scalable: bool, alive: AliveLayers) {
-        self.selection = target.map(|target| select(target, scalable));
-        self.sent_spatial = alive.highest();
-        if target.is_none() {
+    /// What should flow from now on. `top`: the highest spatial layer that the publisher sends.
+    pub fn aim(&mut self, selection: Option<Selection>, top: u8) {
+        self.selection = selection;
+        self.top = top;
+        if selection.is_none() {
             // The stream goes on without a gap, at the next keyframe.
             self.forwarder.pause();
         }
@@ -113,14 +115,24 @@ impl DownTrack {
     /// How the subscriber shall see the packet; `None`: not at all.
     pub fn forward(&mut self, packet: &Incoming<'_>) -> Option<Outgoing> {
         let mut out = self.forwarder.forward(self.selection, packet)?;
-        self.newest = self.newest.max(Some(packet.arrival));
         if self.unwraps
             && let Some(from) = packet.primary
             && out.rewrite == Rewrite::None
         {
             out.rewrite = Rewrite::Primary { from };
         }
+        self.newest = self.newest.max(Some(packet.arrival));
         Some(out)
+    }
+
+    /// `Some` when the client has to be told so.
+    pub fn tell_paused(&mut self, paused: bool) -> Option<bool> {
+        let news = paused != self.told_paused.unwrap_or(false);
+        news.then(|| *self.told_paused.insert(paused))
+    }
+
+    pub fn told_paused(&self) -> Option<bool> {
+        self.told_paused
     }
 
     /// Leaves out everything up to the next keyframe.
@@ -130,7 +142,7 @@ impl DownTrack {
 
     /// The stream whose keyframe the subscriber waits for.
     pub fn wants_keyframe(&self) -> Option<u8> {
-        self.forwarder.wants_keyframe_from(self.selection, self.sent_spatial)
+        self.forwarder.wants_keyframe_from(self.selection, self.top)
     }
 
     pub fn current_stream(&self) -> Option<u8> {
@@ -149,14 +161,5 @@ impl DownTrack {
     pub fn rewind(&mut self, stream: u8, now: Instant) {
         self.forwarder.reset_stream(stream);
         self.replayed_at = Some(now);
-    }
-}
-
-/// A layer is a stream of its own, or one among those of a scalable stream.
-fn select(Target { spatial, temporal }: Target, scalable: bool) -> Selection {
-    if scalable {
-        Selection { stream: 0, spatial, temporal }
-    } else {
-        Selection { stream: spatial, spatial: Target::MAX.spatial, temporal }
     }
 }

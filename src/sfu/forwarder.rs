@@ -15,29 +15,18 @@ mod frames;
 mod incoming;
 mod layers;
 mod numbers;
+mod outgoing;
 mod splice;
 
 use super::layer_selector::MAX_LAYERS;
-use crate::rtp::{DependencyRewrite, Rewrite};
 use splice::{Sent, Splice};
 
 pub use incoming::{Dependency, Frame, FrameId, Incoming, Numbers, PictureId, PictureNumbers, Switch};
+pub use outgoing::Outgoing;
 
 /// The first sequence number stays below this, so that a receiver that misses the first packets cannot guess the
 /// rollover counter wrong (RFC 3711 §3.3.1).
 const FIRST_SEQUENCE_LIMIT: u16 = 1 << 15;
-
-/// How a packet goes out. The payload goes along as it came but for what `rewrite` says; an empty one goes out empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Extended to 64 bits; the first is below 2^15, so the SRTP rollover counter is `sequence >> 16`.
-    pub sequence: u64,
-    pub timestamp: u32,
-    pub marker: bool,
-    pub rewrite: Rewrite,
-    /// `None`: the dependency descriptor goes along as it came.
-    pub dependency: Option<DependencyRewrite>,
-}
 
 /// What should flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +81,9 @@ impl Forwarder {
         // that one is not for us.
         let starts = in_order && p.keyframe_start && !p.empty;
         if starts && p.stream == selection.stream && self.current_stream() != Some(selection.stream) {
-            let timestamp = self.sent.clock.next_after_all(p).unwrap_or(self.first_timestamp);
+            let timestamp = self.sent.clock.begin(p).unwrap_or(self.first_timestamp);
             let splice = self.splice.insert(Splice::new(p, selection, self.sent.next_sequence, timestamp));
+            splice.behind = self.sent.clock.is_ahead_of(p);
             return Some(splice.write(self.sent.next_sequence, p, &mut self.sent));
         }
         let splice = self.splice.as_mut().filter(|s| s.stream == p.stream)?;

@@ -1,7 +1,7 @@
 //! Reads what the forwarders of a track have to know of each packet: from the codec's payload descriptor, and from the
 //! dependency descriptor where there is one. Nothing behind them is looked at, but for what stays clear under frame
 //! encryption: VP8's frame type bit and H.264's unit types. A [`Track`](super::track::Track) owns one and calls it once a
-//! packet, in the order of arrival; the [`PacketCache`](super::packet_cache::PacketCache) keeps what it finds.
+//! packet.
 
 use std::sync::Arc;
 
@@ -31,21 +31,22 @@ struct Stream {
     active_targets: u32,
 }
 
-/// What a packet's descriptors say.
+/// What was read; kept with the packet, which may be forwarded again later.
 #[derive(Debug, Clone, Default)]
 pub struct Description {
+    /// The packet is the first of a key picture.
     pub keyframe_start: bool,
-    /// A frame, of one spatial layer, begins with the packet.
     pub frame_start: bool,
     pub frame: Frame,
     numbers: Numbers,
-    dependency: Option<Described>,
+    dependency: Option<DependencyState>,
+    /// Bytes: where the primary block of redundant audio begins.
     primary: Option<u16>,
 }
 
-/// See [`Dependency`].
+/// A dependency descriptor, and what those before it left.
 #[derive(Debug, Clone)]
-struct Described {
+struct DependencyState {
     frame_number: u16,
     structure: Option<Arc<Structure>>,
     has_structure: bool,
@@ -54,7 +55,12 @@ struct Described {
 }
 
 impl Description {
-    /// The packet as forwarders take it.
+    #[cfg(test)]
+    pub fn keyframe() -> Description {
+        Description { keyframe_start: true, ..Description::default() }
+    }
+
+    /// The packet for the forwarders.
     pub fn of<'a>(&'a self, packet: &MediaPacket) -> Incoming<'a> {
         Incoming {
             stream: packet.layer,
@@ -84,18 +90,17 @@ impl FrameReader {
     pub fn read(&mut self, packet: &MediaPacket) -> Description {
         let mut described = describe(packet);
         if let Codec::Vp9 | Codec::Av1 = packet.codec
+            && let Some(bytes) = &packet.extensions.dependency_descriptor
             && let Some(stream) = self.streams.get_mut(usize::from(packet.layer))
         {
             if packet.restarted {
                 *stream = Stream::default();
             }
-            if let Some(bytes) = &packet.extensions.dependency_descriptor
-                && let Some((descriptor, has_structure)) = stream.parse(packet.sequence, bytes)
-            {
+            if let Some((descriptor, has_structure)) = stream.parse(packet.sequence, bytes) {
                 described.keyframe_start = has_structure && descriptor.frame_start;
                 described.frame_start = descriptor.frame_start;
                 described.frame = describe_frame(&descriptor, stream.structure.as_deref());
-                described.dependency = Some(Described {
+                described.dependency = Some(DependencyState {
                     frame_number: descriptor.frame_number,
                     structure: stream.structure.clone(),
                     has_structure,
@@ -104,6 +109,9 @@ impl FrameReader {
                 });
             }
         }
+        if packet.codec == Codec::Red {
+            described.primary = red::Primary::parse(&packet.payload).map(|primary| primary.from as u16);
+        }
         described
     }
 }
@@ -111,12 +119,9 @@ impl FrameReader {
 fn describe(packet: &MediaPacket) -> Description {
     let payload = &packet.payload[..];
     match packet.codec {
-        Codec::Opus | Codec::Pcmu | Codec::Pcma => Description { keyframe_start: true, ..Description::default() },
-        Codec::Red => Description {
-            keyframe_start: true,
-            primary: red::Primary::parse(payload).map(|primary| primary.from as u16),
-            ..Description::default()
-        },
+        Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma => {
+            Description { keyframe_start: true, ..Description::default() }
+        }
         Codec::H264 => Description { keyframe_start: h264::starts_key_frame(payload), ..Description::default() },
         Codec::Av1 => Description { keyframe_start: av1::starts_key_frame(payload), ..Description::default() },
         Codec::Vp8 => vp8::Descriptor::parse(payload).map(|d| describe_vp8(&d, payload)).unwrap_or_default(),

@@ -46,6 +46,8 @@ pub struct TrackSettings {
     pub height: u32,
     /// Frames a second that are enough; 0 = not given.
     pub fps: u32,
+    /// 1 = the highest; 0 = not given.
+    pub priority: u32,
 }
 
 /// What the publisher announced about a video.
@@ -109,14 +111,40 @@ impl LayerSelector {
     /// What the subscriber asks for, were bandwidth no matter; `None` when it turned the track off. A layer that is not
     /// alive is replaced by the next lower one that is, else the next higher: a wrong size is better than no picture.
     pub fn wanted(&self, published: &Published, alive: AliveLayers) -> Option<Target> {
+        let asked = self.asked(published, alive)?;
+        // All spatial layers of a scalable stream come in one, and are not told apart by who is silent.
+        let spatial = match published.scalable {
+            true => asked.spatial,
+            false => nearest(asked.spatial, Target::MAX.spatial, alive),
+        };
+        Some(self.in_time(spatial, published))
+    }
+
+    /// The same, were all layers alive, too: what the publisher should send.
+    pub fn asked(&self, published: &Published, alive: AliveLayers) -> Option<Target> {
         if self.is_disabled() {
             return None;
         }
-        let layer = self.wanted_layer(published, alive);
-        let spatial = if published.scalable { layer } else { nearest(layer, Target::MAX.spatial, alive) };
+        Some(self.in_time(self.wanted_layer(published, alive), published))
+    }
+
+    /// As the client set it: 1 = the highest, 0 = not at all.
+    pub fn priority(&self) -> u32 {
+        self.settings.map_or(0, |s| s.priority)
+    }
+
+    /// How large the subscriber shows the video: as it said, else as the layer is that it asked for.
+    pub fn pixels(&self, published: &Published, asked: u8) -> u64 {
+        let said = self.settings.map(|s| u64::from(s.width) * u64::from(s.height)).filter(|pixels| *pixels > 0);
+        let (width, height) = layer_size(published, usize::from(asked), published.layers.len().max(1));
+        said.unwrap_or(u64::from(width) * u64::from(height))
+    }
+
+    /// A layer with as many of its temporal layers as the frame rate needs.
+    fn in_time(&self, spatial: u8, published: &Published) -> Target {
         let fps = self.settings.map_or(0, |s| s.fps);
         let temporal = if fps > 0 { published.frame_rates.temporal_for(spatial, fps) } else { Target::MAX.temporal };
-        Some(Target { spatial, temporal })
+        Target { spatial, temporal }
     }
 
     /// The best layer for the request, were all alive.
@@ -217,7 +245,7 @@ mod tests {
     }
 
     fn size(width: u32, height: u32) -> TrackSettings {
-        TrackSettings { disabled: false, quality: Low, width, height, fps: 0 }
+        TrackSettings { disabled: false, quality: Low, width, height, fps: 0, priority: 0 }
     }
 
     fn quality(quality: Quality) -> TrackSettings {

@@ -11,7 +11,7 @@ use super::participant::Connection;
 use super::room::Room;
 use super::timers::Timer;
 use super::track::Track;
-use super::{Link, Now, TrackKey, Turn};
+use super::{Now, TrackKey, Turn};
 use crate::transport::SenderId;
 
 impl Room {
@@ -25,10 +25,9 @@ impl Room {
         let Some(down_track) = track.down_tracks.get_mut(participant.slot) else { return };
         // While a switch is under way its own request is out already.
         let Some(layer) = down_track.current_stream() else { return };
-        let link = Link { room: self.id, participant: subscriber, side: down_track.side };
         let cache = &track.caches[usize::from(layer)];
         let connection = participant.downstream_connection();
-        if connection.is_some_and(|c| replay(now, (key, layer), cache, down_track, (c, link), turn)) {
+        if connection.is_some_and(|c| replay(now, (key, layer), cache, down_track, c, turn)) {
             return;
         }
         track.broken[usize::from(layer)] = true;
@@ -48,9 +47,8 @@ impl Room {
         for down_track in track.down_tracks.flowing_mut() {
             let Some(layer) = down_track.wants_keyframe() else { continue };
             let cache = &track.caches[usize::from(layer)];
-            let link = Link { room: self.id, participant: down_track.subscriber, side: down_track.side };
             let connection = self.participants.at(down_track.slot).and_then(|p| p.connection(down_track.side));
-            let shown = connection.is_some_and(|c| replay(now, (key, layer), cache, down_track, (c, link), turn));
+            let shown = connection.is_some_and(|c| replay(now, (key, layer), cache, down_track, c, turn));
             wanted[usize::from(layer)] |= !shown;
         }
         self.request_keyframes(now, key, wanted, turn);
@@ -84,6 +82,7 @@ impl Room {
             }
         }
         self.send_keyframe_requests(now, key, turn);
+        self.dynacast_due(now, key, turn);
     }
 
     fn send_keyframe_requests(&mut self, now: Now, key: TrackKey, turn: &mut Turn) {
@@ -91,11 +90,10 @@ impl Room {
         let Some(section) = track.section else { return };
         let Some(publisher) = self.participants.get_mut(&track.publisher) else { return };
         let Some(connection) = publisher.publisher.as_mut() else { return };
-        let link = Link { room: self.id, participant: track.publisher, side: super::Side::Publisher };
         for (layer, throttle) in (0u8..).zip(&mut track.throttles) {
             if throttle.poll(now.instant) {
                 connection.transport.request_keyframe(section, layer);
-                connection.touch(link, turn);
+                connection.touch(turn);
                 turn.counts.keyframes_requested += 1;
             }
         }
@@ -112,17 +110,17 @@ fn replay(
     (key, layer): (TrackKey, u8),
     cache: &PacketCache,
     down_track: &mut DownTrack,
-    (connection, link): (&mut Connection, Link),
+    connection: &mut Connection,
     turn: &mut Turn,
 ) -> bool {
-    let began = cache.keyframe().map(|packet| packet.arrival);
+    let began = cache.keyframe().map(|packet| packet.media.arrival);
     let welcome = began.is_some_and(|began| down_track.may_rewind(began, now.instant)) && !connection.pacer.is_full();
     let (true, Some(sender)) = (welcome, down_track.sender) else { return false };
     let Some(picture) = cache.picture(now.instant) else { return false };
     down_track.rewind(layer, now.instant);
-    for (incoming, packet) in picture.filter_map(|sequence| cache.describe(sequence)) {
-        if let Some(out) = down_track.forward(&incoming) {
-            connection.forward(now, link, (key, sender), &out, packet, turn);
+    for packet in picture.filter_map(|sequence| cache.get(sequence)) {
+        if let Some(out) = down_track.forward(&packet.incoming()) {
+            connection.forward(now, (key, sender), &out, &packet.media, turn);
         }
     }
     turn.counts.pictures_replayed += 1;

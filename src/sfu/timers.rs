@@ -19,6 +19,8 @@ pub(super) enum Timer {
     /// Keyframe requests.
     Track(RoomId, TrackKey),
     Speakers(RoomId),
+    /// What a subscriber gets of what it wants.
+    Allocation(RoomId, ParticipantId),
     /// An empty room's end.
     Room(RoomId),
 }
@@ -29,6 +31,10 @@ pub(super) struct Timers {
 }
 
 impl Timers {
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     pub fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }

@@ -3,16 +3,19 @@
 use super::TrackKey;
 use super::down_track::DownTrack;
 use super::down_tracks::DownTracks;
+use super::dynacast::Dynacast;
 use super::fan_out::Burst;
+use super::forwarder::Selection;
 use super::frame_reader::FrameReader;
 use super::info::{Codec, Encryption, LayerInfo, NewTrack, ParticipantId, Quality, Sid, TrackInfo};
 use super::keyframe::KeyframeThrottle;
 use super::layer_activity::{AliveLayers, FrameRates, LayerActivity};
-use super::layer_selector::{MAX_LAYERS, Published};
-use super::packet_cache::PacketCache;
+use super::layer_rate::LayerRates;
+use super::layer_selector::{MAX_LAYERS, Published, Target};
+use super::packet_cache::{CachedPacket, PacketCache};
 use super::participants::Slot;
 use super::timers::Alarm;
-use crate::transport::{MediaPacket, Origin, RemoteTrack};
+use crate::transport::{Origin, RemoteTrack};
 
 pub(super) struct Track {
     pub key: TrackKey,
@@ -26,11 +29,15 @@ pub(super) struct Track {
     pub activity: LayerActivity,
     /// These changed, and subscriptions have yet to be retargeted.
     pub stale: bool,
-    /// What arrived lately, by simulcast stream.
+    /// What arrived lately, by layer.
     pub caches: [PacketCache; MAX_LAYERS],
     /// What arrived and was not forwarded yet.
     pub burst: Burst,
     pub frame_rates: FrameRates,
+    pub rates: LayerRates,
+    pub dynacast: Dynacast,
+    /// Others are heard instead: see [`Loudest`](super::loudest::Loudest).
+    pub silenced: bool,
     pub throttles: [KeyframeThrottle; MAX_LAYERS],
     /// Streams of which a receiver lost a picture that no keyframe has mended yet.
     pub broken: [bool; MAX_LAYERS],
@@ -64,6 +71,9 @@ impl Track {
             caches: Default::default(),
             burst: Burst::default(),
             frame_rates: FrameRates::default(),
+            rates: LayerRates::default(),
+            dynacast: Dynacast::default(),
+            silenced: false,
             throttles: Default::default(),
             broken: [false; MAX_LAYERS],
             down_tracks: DownTracks::default(),
@@ -103,25 +113,34 @@ impl Track {
     /// muting, and which layers arrive.
     pub fn retarget(&mut self) {
         self.stale = false;
+        let silent = self.is_silent();
         let Track { info, activity, frame_rates, caches, down_tracks, .. } = self;
-        down_tracks.update_all(|down_track| {
-            aim(down_track, &published(info, frame_rates), info.muted, activity.alive(), caches)
-        });
+        down_tracks
+            .update_all(|down_track| aim(down_track, &published(info, frame_rates), silent, activity.alive(), caches));
+    }
+
+    fn is_silent(&self) -> bool {
+        self.info.muted || self.silenced
     }
 
     /// The same for one, after `change` changed what it depends on. Gives what `change` gives; `None` when there is no such
     /// subscription.
     pub fn change_down_track<R>(&mut self, slot: Slot, change: impl FnOnce(&mut DownTrack) -> R) -> Option<R> {
+        let silent = self.is_silent();
         let Track { info, activity, frame_rates, caches, down_tracks, .. } = self;
         down_tracks.update(slot, |down_track| {
             let changed = change(down_track);
-            aim(down_track, &published(info, frame_rates), info.muted, activity.alive(), caches);
+            aim(down_track, &published(info, frame_rates), silent, activity.alive(), caches);
             changed
         })
     }
 
+    pub fn published(&self) -> Published<'_> {
+        published(&self.info, &self.frame_rates)
+    }
+
     /// A packet that arrived lately.
-    pub fn cached(&self, origin: Origin) -> Option<&MediaPacket> {
+    pub fn cached(&self, origin: Origin) -> Option<&CachedPacket> {
         self.caches.get(usize::from(origin.layer))?.get(origin.sequence)
     }
 
@@ -132,6 +151,26 @@ impl Track {
             wanted[usize::from(stream)] = true;
         }
         wanted
+    }
+}
+
+/// What should flow to one subscriber. Nothing does while the track is silent: what still comes is left out without a gap.
+fn aim(
+    down_track: &mut DownTrack,
+    published: &Published<'_>,
+    silent: bool,
+    alive: AliveLayers,
+    caches: &[PacketCache],
+) {
+    let flowed = down_track.flows();
+    let wanted = !silent && down_track.is_open();
+    let target = if wanted { down_track.selector.target(published, alive) } else { None };
+    down_track.aim(target.map(|target| select(target, published)), alive.highest());
+    if down_track.flows() && !flowed {
+        // It must not take what comes late for something new.
+        for packet in caches.iter().filter_map(PacketCache::newest) {
+            down_track.skip(&packet.incoming());
+        }
     }
 }
 
@@ -149,17 +188,13 @@ impl NewTrack {
     }
 }
 
-/// What should flow to one subscriber. Nothing does while the track is muted: what still comes is left out without a gap.
-fn aim(down_track: &mut DownTrack, published: &Published<'_>, muted: bool, alive: AliveLayers, caches: &[PacketCache]) {
-    let flowed = down_track.flows();
-    let wanted = !muted && down_track.is_open();
-    let target = if wanted { down_track.selector.target(published, alive) } else { None };
-    down_track.aim(target, published.scalable, alive);
-    if down_track.flows() && !flowed {
-        // It must not take what comes late for something new.
-        for packet in caches.iter().filter_map(PacketCache::newest) {
-            down_track.skip(&packet);
-        }
+/// A layer is a stream of its own, or one among those of a scalable stream.
+fn select(target: Target, published: &Published<'_>) -> Selection {
+    let Target { spatial, temporal } = target;
+    if published.scalable {
+        Selection { stream: 0, spatial, temporal }
+    } else {
+        Selection { stream: spatial, spatial: Target::MAX.spatial, temporal }
     }
 }
 

@@ -13,8 +13,8 @@ use str0m::media::Frequency;
 use super::sdp::{CodecLine, ExtMap, MediaSection, SessionDescription};
 use super::sections::SenderSpec;
 use crate::sfu::{Codec, MediaKind};
-
 pub(super) use header_extension::HeaderExtension;
+
 pub(super) use payload::{Payload, clock_rate, prefer};
 
 #[derive(Debug, Clone, Default)]

@@ -79,19 +79,24 @@ fn ntp(time: SystemTime) -> u64 {
     since.as_secs() << 32 | fraction
 }
 
-/// How str0m hands the descriptor's bytes over.
+/// How str0m carries the descriptor's bytes in and out.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DependencyDescriptor(Arc<[u8]>);
 
 /// What one byte can tell the length of (RFC 8285 §4.3).
 const MAX_EXTENSION_BYTES: usize = 255;
+/// What the one-byte form holds (RFC 8285 §4.2).
+const MAX_SHORT_EXTENSION_BYTES: usize = 16;
+
 #[derive(Debug)]
 pub(super) struct DependencyDescriptorSerializer;
 
 impl ExtensionSerializer for DependencyDescriptorSerializer {
-    /// Nothing: packets with extensions are ours to send.
-    fn write_to(&self, _: &mut [u8], _: &ExtensionValues) -> usize {
-        0
+    fn write_to(&self, buf: &mut [u8], values: &ExtensionValues) -> usize {
+        let Some(DependencyDescriptor(bytes)) = values.user_values.get() else { return 0 };
+        let Some(room) = buf.get_mut(..bytes.len()) else { return 0 };
+        room.copy_from_slice(bytes);
+        bytes.len()
     }
 
     fn parse_value(&self, bytes: &[u8], values: &mut ExtensionValues) -> bool {
@@ -108,5 +113,9 @@ impl ExtensionSerializer for DependencyDescriptorSerializer {
 
     fn is_audio(&self) -> bool {
         false
+    }
+
+    fn requires_two_byte_form(&self, values: &ExtensionValues) -> bool {
+        values.user_values.get::<DependencyDescriptor>().is_some_and(|d| d.0.len() > MAX_SHORT_EXTENSION_BYTES)
     }
 }

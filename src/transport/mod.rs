@@ -196,6 +196,8 @@ pub struct Transport {
     /// Which (section, layer) a known SSRC is.
     streams: HashMap<Ssrc, (usize, u8)>,
     progress: Progress,
+    /// Told by str0m, but the end of the handshake has yet to leave: media must not overtake it.
+    handshaken: bool,
     told_closed: bool,
     path: Path,
     /// `None` on a connection that only receives.
@@ -303,6 +305,13 @@ impl Transport {
                 }
             };
             match output {
+                RtcOutput::Timeout(_) if std::mem::take(&mut self.handshaken) => {
+                    self.progress = Progress::Connected;
+                    if let Some(egress) = &mut self.egress {
+                        egress.secure();
+                    }
+                    return Output::Event(Event::Connected);
+                }
                 RtcOutput::Timeout(at) => {
                     let egress = self.open_route().and(self.egress.as_mut()).and_then(Egress::arm);
                     return Output::Timeout(egress.map_or(at, |egress| at.min(egress)));
@@ -346,11 +355,8 @@ impl Transport {
                 None
             }
             RtcEvent::Connected => {
-                self.progress = Progress::Connected;
-                if let Some(egress) = &mut self.egress {
-                    egress.secure();
-                }
-                Some(Event::Connected)
+                self.handshaken = true;
+                None
             }
             RtcEvent::Closed => {
                 self.progress = Progress::Closed;

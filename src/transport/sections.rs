@@ -99,6 +99,7 @@ pub(super) struct Sender {
 pub(super) struct Stream {
     pub ssrc: u32,
     pub rtx: Option<u32>,
+    /// What the client can play of the codec and its fallback.
     pub codec: Codec,
 }
 

@@ -27,11 +27,14 @@ impl Transport {
         }
     }
 
-    /// The SSRC of the sender's stream, and which of its codec and its fallback the client can play; `None` while it has no
-    /// section.
-    pub fn stream_of(&self, id: SenderId) -> Option<(u32, Codec)> {
-        let stream = self.sections.stream(id)?;
-        Some((stream.ssrc, stream.codec))
+    /// The SSRC of the sender's stream; `None` while it has no section.
+    pub fn stream_of(&self, id: SenderId) -> Option<u32> {
+        Some(self.sections.stream(id)?.ssrc)
+    }
+
+    /// What the client can play of the sender's codec and its fallback; `None` while it has no section.
+    pub fn codec_of(&self, id: SenderId) -> Option<Codec> {
+        Some(self.sections.stream(id)?.codec)
     }
 
     /// Whether the client's description left no way to send this sender's codec.
@@ -73,11 +76,10 @@ impl Transport {
     pub(super) fn bind(&mut self, id: SenderId, index: usize) {
         let section = &mut self.sections.list[index];
         let Some(sender) = self.sections.senders.get_mut(&id) else { return };
-        let found = match &section.remote {
-            Some(remote) => self.codecs.payload_for(&sender.spec, &remote.codecs),
-            None => self.codecs.payload_for(&sender.spec, &self.codecs.offer(sender.spec.codec.kind()).0),
-        };
-        let Some((payload, plain)) = found else {
+        let codec = sender.spec.codec;
+        let offered = || self.codecs.offer(codec.kind()).0;
+        let lines = section.remote.as_ref().map_or_else(offered, |remote| remote.codecs.clone());
+        let Some((payload, plain)) = self.codecs.payload_for(&sender.spec, &lines) else {
             sender.refused = true;
             return;
         };
@@ -87,22 +89,22 @@ impl Transport {
         };
         let Some(egress) = &mut self.egress else { return };
         let ssrc = egress.draw_ssrc(taken);
-        let rtx = payload.rtx.map(|pt| (egress.draw_ssrc(|drawn| drawn == ssrc || taken(drawn)), pt));
+        let rtx = payload.rtx.map(|_| egress.draw_ssrc(|drawn| drawn == ssrc || taken(drawn)));
         // What we offer is not agreed on before the answer says so.
         let agreed = section.remote.as_ref().map(|remote| self.codecs.answer(remote, None, OpusOptions::default()).1);
         egress.bind(
             id,
             StreamSpec {
                 ssrc,
-                payload_types: PayloadTypes { redundant: payload.pt, plain },
-                rtx,
-                clock_rate: clock_rate(payload.codec),
+                rtx_ssrc: rtx,
+                payload_types: PayloadTypes { media: payload.pt, plain, rtx: payload.rtx },
+                clock_rate: clock_rate(codec),
                 mid: section.mid.clone(),
                 extensions: ExtensionIds::new(&agreed.unwrap_or_default()),
                 cname: sender.spec.cname().to_owned(),
             },
         );
-        sender.stream = Some((index, Stream { ssrc, rtx: rtx.map(|(ssrc, _)| ssrc), codec: payload.codec }));
+        sender.stream = Some((index, Stream { ssrc, rtx, codec: payload.codec }));
         section.state = State::Sending(id);
     }
 }

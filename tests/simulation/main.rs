@@ -6,12 +6,17 @@
 
 mod chance;
 mod chaos;
+mod churn;
 mod client;
+mod congestion;
 mod dual;
+mod forgery;
+mod dynacast;
 mod hostile;
 mod idle;
 mod lifecycle;
 mod loss;
+mod loudest;
 mod media;
 mod network;
 mod oracle;
@@ -19,6 +24,7 @@ mod peer;
 mod pictures;
 mod receiver;
 mod room;
+mod seals;
 mod single;
 mod tracks;
 mod world;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use parlour::sfu::{DataChannel, Sid, Speaker};
+use parlour::sfu::{DataChannel, Quality, Sid, Speaker};
 use str0m::rtp::RtpPacket;
 
 use crate::media::{Stamp, Vp8Numbers, read_audio, read_video};
@@ -38,6 +38,10 @@ pub struct Diary {
     pub streams: BTreeMap<(String, u32), Stream>,
     pub speakers: Vec<(Instant, Vec<Speaker>)>,
     pub subscribed: Vec<Sid>,
+    /// Videos that were paused (true) or went on.
+    pub stream_states: Vec<(Instant, Sid, bool)>,
+    /// What others want of this client's videos.
+    pub qualities: Vec<(Instant, Sid, Option<Quality>)>,
     /// Subscriptions that could not be served.
     pub failed: Vec<Sid>,
     pub messages: Vec<(DataChannel, Vec<u8>)>,
@@ -178,6 +182,15 @@ impl Stream {
     /// Decodes the whole of it. What a decoder needs: whole frames, one after the other on a layer, a layer change only
     /// at a keyframe, a keyframe at the start, VP8 numbers of one encoder. After a hole it goes on at the next keyframe.
     pub fn play_video(&self, until: Instant) -> Playback {
+        self.play(None, until)
+    }
+
+    /// The same; only what is shown from `since` on is judged.
+    pub fn play_video_since(&self, since: Instant, until: Instant) -> Playback {
+        self.play(Some(since), until)
+    }
+
+    fn play(&self, since: Option<Instant>, until: Instant) -> Playback {
         let mut frames: Vec<Vec<&Received>> = Vec::new();
         for packet in self.in_order(until) {
             match frames.last_mut() {
@@ -226,6 +239,10 @@ impl Stream {
             }
             let arrived = frame.iter().map(|p| p.at).max().expect("not empty");
             let at = shown.map_or(arrived, |shown| shown.max(arrived));
+            if since.is_some_and(|since| at < since) {
+                shown = since;
+                continue;
+            }
             if let Some(shown) = shown {
                 playback.longest_gap = playback.longest_gap.max(at - shown);
                 playback.switches += usize::from(playback.last_layer != first.stamp.layer);

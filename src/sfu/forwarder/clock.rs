@@ -21,19 +21,52 @@ pub struct Clock {
 }
 
 impl Clock {
+    /// The outgoing timestamp of the frame that a splice begins with. A frame out of the cache may be older than what was
+    /// sent, and so may be its timestamp: it and those after it go through [`squeeze`](Self::squeeze).
+    /// `None` before the first frame.
+    pub fn begin(&self, p: &Incoming) -> Option<u32> {
+        if !self.is_ahead_of(p) {
+            return self.next_after_all(p);
+        }
+        let (timestamp, arrival) = self.frame?;
+        let step = self.step(timestamp, -(ticks(arrival - p.arrival, p.clock_rate) as i64), p);
+        Some(timestamp.wrapping_add(step as u32))
+    }
+
+    /// Whether something newer was sent.
+    pub fn is_ahead_of(&self, p: &Incoming) -> bool {
+        self.frame.is_some_and(|(_, arrival)| p.arrival < arrival)
+    }
+
+    /// The timestamp of a frame that should have this one, when that is not after all that were sent: the next tick, so that
+    /// receivers hurry through what they are late with.
+    pub fn squeeze(&mut self, timestamp: u32) -> Option<u32> {
+        let (newest, arrival) = self.frame?;
+        if timestamp.wrapping_sub(newest) as i32 > 0 {
+            return None;
+        }
+        let next = newest.wrapping_add(1);
+        self.frame = Some((next, arrival));
+        Some(next)
+    }
+
     /// The outgoing timestamp of `p`'s frame, when its own has no relation to ours: at least one tick after the newest.
     /// `None` before the first frame.
     pub fn next_after_all(&self, p: &Incoming) -> Option<u32> {
         let (timestamp, arrival) = self.frame?;
         let elapsed = ticks(p.arrival.saturating_duration_since(arrival), p.clock_rate) as i64;
+        Some(timestamp.wrapping_add(self.step(timestamp, elapsed, p).max(1) as u32))
+    }
+
+    /// How far `p`'s frame is from the one sent with `timestamp`, in ticks: by arrival, or better by the sender's reports.
+    fn step(&self, timestamp: u32, elapsed: i64, p: &Incoming) -> i64 {
         let by_arrival = timestamp.wrapping_add(elapsed as u32);
         let correction = self
             .anchor
             .zip(p.sender_time)
             .map(|(anchor, time)| anchor.distance(by_arrival, time, p.clock_rate))
             .filter(|distance| distance.unsigned_abs() <= ticks(MAX_REPORT_ERROR, p.clock_rate));
-        let step = (elapsed + correction.unwrap_or(0)).max(1);
-        Some(timestamp.wrapping_add(step as u32))
+        elapsed + correction.unwrap_or(0)
     }
 
     /// Whether `timestamp` may follow on that of the newest frame, for the frame of `p`.

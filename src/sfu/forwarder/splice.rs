@@ -2,11 +2,12 @@
 
 use std::ops::RangeInclusive;
 
+use super::Selection;
 use super::clock::Clock;
 use super::incoming::Incoming;
 use super::layers::{Layers, Verdict};
 use super::numbers::{self, Offsets, Sent as SentNumbers};
-use super::{Outgoing, Selection};
+use super::outgoing::Outgoing;
 use crate::rtp::{DependencyRewrite, Rewrite};
 
 /// How far back a late packet is still placed, in packets: a second of a busy screen share, which is longer than
@@ -49,6 +50,10 @@ pub struct Splice {
     timestamp: Option<u32>,
     /// From incoming to outgoing timestamp; added.
     timestamp_offset: u32,
+    /// It comes out of the cache, and no frame of it was newer yet than all that were sent before.
+    pub behind: bool,
+    /// Incoming and outgoing timestamp of the newest frame that could not have the one it should.
+    squeezed: Option<(u32, u32)>,
     numbers: Offsets,
     pub layers: Layers,
 }
@@ -67,6 +72,8 @@ impl Splice {
             skipped: Bits::default(),
             timestamp: None,
             timestamp_offset: timestamp.wrapping_sub(p.timestamp),
+            behind: false,
+            squeezed: None,
             numbers: Offsets::default(),
             layers: Layers::new(p, selection),
         }
@@ -135,7 +142,7 @@ impl Splice {
         let unchanged = active_targets.is_none() && frame_number == p.dependency.map(|d| d.frame_number);
         Outgoing {
             sequence,
-            timestamp: p.timestamp.wrapping_add(self.timestamp_offset),
+            timestamp: self.timestamp_of(p),
             marker: p.marker || self.layers.ends_picture(&p.frame),
             rewrite: numbers::rewrite(p.numbers, numbers),
             dependency: frame_number
@@ -147,18 +154,25 @@ impl Splice {
     /// A packet without payload, in place of one that is not sent but has a number.
     fn write_filler(&self, sequence: u64, p: &Incoming, sent: &mut Sent) -> Outgoing {
         sent.next_sequence = sent.next_sequence.max(sequence + 1);
-        Outgoing {
-            sequence,
-            timestamp: p.timestamp.wrapping_add(self.timestamp_offset),
-            marker: false,
-            rewrite: Rewrite::Empty,
-            dependency: None,
-        }
+        Outgoing { sequence, timestamp: self.timestamp_of(p), marker: false, rewrite: Rewrite::Empty, dependency: None }
+    }
+
+    fn timestamp_of(&self, p: &Incoming) -> u32 {
+        let squeezed = self.squeezed.filter(|(incoming, _)| *incoming == p.timestamp);
+        squeezed.map_or(p.timestamp.wrapping_add(self.timestamp_offset), |(_, outgoing)| outgoing)
     }
 
     /// Puts the next frame after all that were sent, also if the publisher's clock jumped.
     fn begin_frame(&mut self, p: &Incoming, clock: &mut Clock) {
         let mut timestamp = p.timestamp.wrapping_add(self.timestamp_offset);
+        if self.behind {
+            if let Some(next) = clock.squeeze(timestamp) {
+                self.timestamp = Some(p.timestamp);
+                self.squeezed = Some((p.timestamp, next));
+                return;
+            }
+            self.behind = false;
+        }
         if !clock.may_continue(timestamp, p)
             && let Some(next) = clock.next_after_all(p)
         {

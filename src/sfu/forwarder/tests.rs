@@ -117,6 +117,30 @@ fn lost_packets_keep_their_numbers_and_skipped_ones_have_none() {
 }
 
 #[test]
+fn a_replayed_picture_hurries_until_it_is_live_again() {
+    let t0 = Instant::now();
+    let mut forwarder = Forwarder::new(0, 5000);
+    let frame = |n: u64, keyframe_start| Incoming {
+        sequence: 100 + n,
+        timestamp: 1000 + 9000 * n as u32,
+        keyframe_start,
+        sender_time: Some(ms(1_000_000) + ms(100 * n)),
+        ..packet(t0 + ms(100 * n))
+    };
+    let timestamps = |forwarder: &mut Forwarder, numbers: std::ops::Range<u64>, keyframe: u64| -> Vec<u32> {
+        numbers.map(|n| forwarder.forward(all_of(0), &frame(n, n == keyframe)).expect("sent").timestamp).collect()
+    };
+    assert_eq!(timestamps(&mut forwarder, 0..4, 0), [5000, 14_000, 23_000, 32_000]);
+    // Once more from the second frame, as if that were a keyframe; the fifth has arrived in the meantime.
+    forwarder.reset_stream(0);
+    assert_eq!(timestamps(&mut forwarder, 1..5, 1), [32_001, 32_002, 32_003, 41_000]);
+    assert_eq!(timestamps(&mut forwarder, 5..7, 1), [50_000, 59_000], "on time");
+    // After a pause.
+    forwarder.reset_stream(0);
+    assert_eq!(timestamps(&mut forwarder, 20..22, 20), [185_000, 194_000], "as it was");
+}
+
+#[test]
 fn memory_of_packets_ends_with_the_window() {
     // Some packets lost and one left out, early on; then so many that their places in the window are used again.
     let lost = [2, 3, WINDOW - 1, WINDOW + 3, WINDOW + 4];

@@ -12,12 +12,12 @@
 //!              └─▶ probe          how fast did a burst arrive? ──▶ lifts both ────────────────────────┘
 //! ```
 //!
-//! - [`history`]: what was sent, sixteen bytes a packet.
-//! - [`acknowledged`]: the rate that demonstrably arrives; bounds how far the estimate may rise.
-//! - [`delay`]: groups, line fit and adaptive threshold: is the queue growing, standing, draining?
-//! - [`rate`]: additive and multiplicative increase, multiplicative decrease.
-//! - [`loss`]: maximum likelihood of inherent loss and bandwidth.
-//! - [`probe`]: when to probe how fast, and what came of it.
+//! - `history`: what was sent, sixteen bytes a packet.
+//! - `acknowledged`: the rate that demonstrably arrives; bounds how far the estimate may rise.
+//! - `delay`: groups, line fit and adaptive threshold: is the queue growing, standing, draining?
+//! - `rate`: additive and multiplicative increase, multiplicative decrease.
+//! - `loss`: maximum likelihood of inherent loss and bandwidth.
+//! - `probe`: when to probe how fast, and what came of it.
 //!
 //! The receiver is not trusted: each packet is counted once, an arrival faster than the sending proves nothing, and numbers
 //! never sent are skipped. The worst that forged feedback achieves is a wrong rate for the forger, at most half more than
@@ -52,7 +52,7 @@ pub use probe::{Probe, ProbeId};
 /// within half a second whether there is more.
 pub const START_BITRATE: u64 = 1_000_000;
 
-/// An estimate is never lower, bits per second: the lowest layer of one video, or nothing; audio is not counted against it.
+/// An estimate is never lower, bits per second: less is no video, and too little to notice that the path is back.
 pub const MIN_BITRATE: u64 = 50_000;
 
 /// An estimate is never higher, bits per second: dozens of videos in the best layer, more than a screen shows.
@@ -139,7 +139,8 @@ impl Estimator {
     }
 
     /// A transport-wide feedback: its reference time (24 bits, in 64 ms), and for each packet it is about the low 16 bits
-    /// of its number and when it arrived, in ticks of 250 µs since the reference time, or `None` if it did not.
+    /// of its number and when it arrived, in ticks of 250 µs since the reference time, or `None` if it did not. Both
+    /// are as `rtp::twcc` reads them.
     pub fn feedback(
         &mut self,
         now: Instant,

@@ -68,7 +68,8 @@ fn run(
             wanted.resize(now + 1, selection);
         }
         let description = reader.read(&encoded.media);
-        let out = forwarder.forward(selection, &description.of(&encoded.media));
+        let incoming = description.of(&encoded.media);
+        let out = forwarder.forward(selection, &incoming);
         arrivals.push((n, encoded.frame, out.map(|out| receive(out, &encoded.media))));
     }
     Run { arrivals, wanted }
@@ -375,7 +376,8 @@ fn frames_that_come_late_keep_their_fate() {
         .iter()
         .map(|p| {
             let description = reader.read(&p.media);
-            forwarder.forward(layers(0, 0), &description.of(&p.media))
+            let incoming = description.of(&p.media);
+            forwarder.forward(layers(0, 0), &incoming)
         })
         .collect();
     let filler = outs.last().unwrap().unwrap();
@@ -469,8 +471,9 @@ proptest! {
         let mut numbers = BTreeSet::new();
         for packet in &streams[0].packets {
             let description = reader.read(&packet.media);
+            let incoming = description.of(&packet.media);
             let wanted = layers(random.below(3) as u8, random.below(3) as u8);
-            if let Some(out) = forwarder.forward(wanted, &description.of(&packet.media)) {
+            if let Some(out) = forwarder.forward(wanted, &incoming) {
                 prop_assert!(numbers.insert(out.sequence));
                 let mut payload = packet.media.payload[out.rewrite.range(packet.media.payload.len())].to_vec();
                 out.rewrite.apply(&mut payload);
