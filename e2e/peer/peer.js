@@ -35,9 +35,12 @@ function show(track, participant) {
 window.peer = {
   marks,
 
-  /** Connects and publishes what is asked for. Videos are shown in `figure`s captioned with the identity. */
-  async join({ url, jwt }, { camera = false, microphone = false, adaptiveStream = true, singlePeerConnection = true } = {}) {
-    const room = new Room({ adaptiveStream, dynacast: true, singlePeerConnection });
+  /**
+   * Connects and publishes what is asked for. Videos are shown in `figure`s captioned with the identity.
+   * `publishDefaults` are livekit-client's, e.g. `{ videoCodec: "vp9" }`.
+   */
+  async join({ url, jwt }, { camera = false, microphone = false, adaptiveStream = true, singlePeerConnection = true, publishDefaults } = {}) {
+    const room = new Room({ adaptiveStream, dynacast: true, singlePeerConnection, publishDefaults });
     rooms.push(room);
     room.on(RoomEvent.TrackSubscribed, (track, _publication, participant) => show(track, participant));
     room.on(RoomEvent.TrackUnsubscribed, (track) => {
@@ -50,6 +53,28 @@ window.peer = {
   /** Per room of this page: the identities of the others. */
   others() {
     return rooms.map((room) => [...room.remoteParticipants.keys()]);
+  },
+
+  /** What is received of everybody: for each track its kind, codec, and of a video its size and frames. */
+  async received() {
+    const publications = rooms.flatMap((room) => [...room.remoteParticipants.values()].flatMap((p) => [...p.trackPublications.values()]));
+    return Promise.all(
+      publications.filter(({ track }) => track).map(async ({ track, mimeType }) => {
+        const report = [...(await track.receiver.getStats()).values()];
+        const stream = report.find((entry) => entry.type === "inbound-rtp") ?? {};
+        // Redundancy is taken off before the statistics: ask what was negotiated first.
+        const codec = track.kind === "audio" ? track.receiver.getParameters().codecs[0]?.mimeType : report.find((entry) => entry.id === stream.codecId)?.mimeType;
+        const { frameWidth: width, framesDecoded: frames, keyFramesDecoded: keyFrames, freezeCount: freezes } = stream;
+        return { kind: track.kind, announced: mimeType, codec, width, frames, keyFrames, freezes };
+      }),
+    );
+  },
+
+  /** Asks for a layer of every video: 0 low, 1 medium, 2 high. Without adaptive streams only. */
+  setQuality(quality) {
+    for (const { remoteParticipants } of rooms) {
+      for (const { videoTrackPublications } of remoteParticipants.values()) videoTrackPublications.forEach((publication) => publication.setVideoQuality(quality));
+    }
   },
 
   async leave() {

@@ -223,3 +223,93 @@ impl Structure {
         Some(Structure { spatial_layers, sizes })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(payload: &[u8]) -> Descriptor {
+        Descriptor::parse(payload).expect("a whole descriptor")
+    }
+
+    #[test]
+    fn reads_each_shape() {
+        let layer = |temporal, switching_up, spatial, inter_layer| {
+            Some(Layer { temporal, switching_up, spatial, inter_layer })
+        };
+        let id = |value, wide| Some(PictureId { value, wide });
+        // (bytes, picture id, layer, TL0PICIDX, references)
+        for (bytes, picture_id, expected, tl0, references) in [
+            (&[0x0cu8][..], None, None, None, [0, 0, 0]),
+            (&[0x8c, 0x7f], id(127, false), None, None, [0, 0, 0]),
+            (&[0x8c, 0xff, 0xfe], id(32766, true), None, None, [0, 0, 0]),
+            (&[0x2c, 0x53, 0x09], None, layer(2, true, 1, true), Some(9), [0, 0, 0]),
+            (&[0x30, 0xe4], None, layer(7, false, 2, false), None, [0, 0, 0]),
+            (&[0x50, 0x02], None, None, None, [1, 0, 0]),
+            (&[0x50, 0x03, 0xfe], None, None, None, [1, 127, 0]),
+            (&[0xf0, 0x80, 0x05, 0x10, 0x03, 0x05, 0x06], id(5, true), layer(0, true, 0, false), None, [1, 2, 3]),
+        ] {
+            let descriptor = parse(bytes);
+            assert_eq!(descriptor.len, bytes.len(), "{bytes:x?}");
+            assert_eq!(descriptor.picture_id, picture_id, "{bytes:x?}");
+            assert_eq!((descriptor.layer, descriptor.tl0_picture_index), (expected, tl0), "{bytes:x?}");
+            assert_eq!(descriptor.references, references, "{bytes:x?}");
+            assert_eq!(Descriptor::parse(&bytes[..bytes.len() - 1]), None, "{bytes:x?} cut short");
+        }
+        assert_eq!(Descriptor::parse(&[0x50, 3, 5, 7]), None, "a fourth reference");
+    }
+
+    #[test]
+    fn reads_the_scalability_structure() {
+        // Two layers with sizes, a group of two pictures of which the second has one reference.
+        let bytes = [0x0a, 0x38, 0x01, 0x40, 0x00, 0xb4, 0x02, 0x80, 0x01, 0x68, 0x02, 0x00, 0x24, 0x01];
+        let descriptor = parse(&bytes);
+        let structure = descriptor.structure.expect("a structure");
+        assert_eq!(structure.spatial_layers, 2);
+        assert_eq!(structure.sizes[..3], [(320, 180), (640, 360), (0, 0)]);
+        assert_eq!(descriptor.len, bytes.len());
+        for len in 0..bytes.len() {
+            assert_eq!(Descriptor::parse(&bytes[..len]), None, "{len} bytes");
+        }
+        assert_eq!(parse(&[0x02, 0xe0]).structure.expect("a structure").spatial_layers, 8);
+    }
+
+    #[test]
+    fn tells_key_pictures_from_others() {
+        for (payload, expected, what) in [
+            (&[0x08u8][..], true, "no layers"),
+            (&[0x28, 0x00, 0x00], true, "lowest layer"),
+            (&[0x00], false, "not the start"),
+            (&[0x48], false, "depends on earlier pictures"),
+            (&[0x28, 0x03, 0x00], false, "upper layer of a key picture"),
+            (&[0x28, 0x02, 0x00], false, "upper layer that depends on nothing"),
+        ] {
+            assert_eq!(parse(payload).starts_key_picture(), expected, "{what}");
+        }
+    }
+
+    proptest! {
+        /// A rewritten descriptor differs in its numbers only, and nothing behind it changes.
+        #[test]
+        fn rewrites_in_the_width_it_finds(payload in prop::collection::vec(any::<u8>(), 0..40), id: u16, tl0: u8) {
+            let Some(before) = Descriptor::parse(&payload) else { return Ok(()) };
+            let mut packet = payload.clone();
+            before.rewrite(&mut packet, Numbers { picture_id: id, tl0_picture_index: tl0 });
+            prop_assert_eq!(&packet[before.len..], &payload[before.len..]);
+            let after = parse(&packet);
+            let width = |wide| if wide { 0x7fff } else { 0x7f };
+            let expected = Descriptor {
+                picture_id: before.picture_id.map(|p| PictureId { value: id & width(p.wide), ..p }),
+                tl0_picture_index: before.tl0_picture_index.map(|_| tl0),
+                ..before
+            };
+            prop_assert_eq!(after, expected);
+            // What was cut off behind the descriptor does not matter; a descriptor cut short is left alone.
+            let mut short = payload[..before.len - 1].to_vec();
+            before.rewrite(&mut short, Numbers { picture_id: id, tl0_picture_index: tl0 });
+            prop_assert_eq!(&short, &payload[..before.len - 1]);
+        }
+    }
+}
