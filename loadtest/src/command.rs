@@ -1,0 +1,184 @@
+//! What the program does: puts server, engine and scenario together, and writes down what came out.
+
+use std::io;
+use std::path::Path;
+
+use crate::args::{Kind, Load, Output, RunArgs, Spawn, Target};
+use crate::driver::Driver;
+use crate::driver::janus::Janus;
+use crate::driver::livekit::LiveKit;
+use crate::engine::{self, Engine};
+use crate::machine::{self, Cores, Machine};
+use crate::report::{Report, compare, html, table};
+use crate::scenario::{Population, Run, RunError, Scenario, Shape};
+use crate::server::process::Process;
+use crate::server::{self, Spawned, StartError};
+
+/// The room of every run; a server that runs on keeps nothing of it.
+const ROOM: &str = "loadtest";
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error("cannot read process {0}: {1}; is --pid the server's process, and is it on this machine?")]
+    Pid(u32, io::Error),
+    #[error("{0}: {1}")]
+    File(String, String),
+    #[error("{0}")]
+    Url(String),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// A server to test.
+struct Tested {
+    name: String,
+    driver: Driver,
+    process: Option<Process>,
+    /// Ends with this value.
+    spawned: Option<Spawned>,
+}
+
+/// Plays one scenario. Gives the limits that were broken.
+pub fn run(args: &RunArgs) -> Result<Vec<String>, Error> {
+    // Before the run, which takes minutes.
+    let old = args.output.compare.as_deref().map(read_report).transpose()?;
+    let report = play(args.scenario, &args.target, &args.load, |_| ())?;
+    write_report(&args.output, &report)?;
+    if let Some(old) = old {
+        println!("\n{}", compare::render(&old, &report));
+    }
+    Ok(args.limits.broken(&report.stages))
+}
+
+/// Plays one scenario and prints it.
+fn play(scenario: Scenario, target: &Target, load: &Load, _: impl Fn(&Report)) -> Result<Report, Error> {
+    machine::raise_open_files();
+    let generator_cores = divide_cores(target)?;
+    let tested = tested(target, &generator_cores)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(play_on(scenario, load, &tested, &generator_cores));
+    if report.is_err()
+        && let Some(server) = &tested.spawned
+    {
+        eprintln!("the end of the server's log:\n{}", server.log_end());
+    }
+    report
+}
+
+/// The generator's cores, on which this thread and all it starts will stay. A server that is started gets one of its own.
+fn divide_cores(target: &Target) -> Result<Cores, Error> {
+    let all = machine::cores();
+    let server = target.spawn.map(|_| target.server_core);
+    if let Some(core) = server
+        && !all.contains(&core)
+    {
+        return Err(Error::Url(format!("--server-core {core}: this process may use the cores {all:?}")));
+    }
+    let own: Cores = all.iter().copied().filter(|core| Some(*core) != server).collect();
+    // One core for both: the numbers are bad, but they are numbers.
+    let own = if own.is_empty() { all } else { own };
+    machine::pin_thread(&own)?;
+    Ok(own)
+}
+
+fn tested(target: &Target, generator_cores: &Cores) -> Result<Tested, Error> {
+    let process = |pid: u32| Process::new(pid).map_err(|error| Error::Pid(pid, error));
+    let server_core = [target.server_core];
+    match (target.spawn, &target.url) {
+        (Some(Spawn::Parlour), _) => {
+            let (spawned, url) = server::parlour::spawn(target.server_binary.clone(), &server_core)?;
+            Ok(Tested {
+                name: "parlour".into(),
+                driver: Driver::LiveKit(LiveKit::new(&url, server::parlour::KEY, server::parlour::SECRET, ROOM)),
+                process: Some(process(spawned.pid())?),
+                spawned: Some(spawned),
+            })
+        }
+        (Some(Spawn::Janus), _) => unimplemented!("{generator_cores:?}"),
+        (None, Some(url)) => {
+            if !url.starts_with("ws://") {
+                return Err(Error::Url(format!("--url {url}: must start with ws://, the port without TLS")));
+            }
+            let driver = match target.driver {
+                Kind::Livekit => Driver::LiveKit(LiveKit::new(url, &target.key, &target.secret, ROOM)),
+                Kind::Janus => Driver::Janus(Janus),
+            };
+            Ok(Tested { name: url.clone(), driver, process: target.pid.map(process).transpose()?, spawned: None })
+        }
+        (None, None) => Err(Error::Url("name a server with --spawn or --url".into())),
+    }
+}
+
+async fn play_on(scenario: Scenario, load: &Load, tested: &Tested, cores: &Cores) -> Result<Report, Error> {
+    let plan = load.plan(scenario);
+    let (loss_down, loss_up) = load.losses(scenario);
+    let engine = Engine::start(engine::Settings {
+        local: server::LOOPBACK,
+        seed: load.seed,
+        loss_down,
+        loss_up,
+        pacing: load.pacing(),
+        threads: cores.len(),
+        cores: cores.clone(),
+    })?;
+    let shape = Shape { scenario, publishers: plan.publishers, join_rate: load.join_rate.max(0.1), seed: load.seed };
+    let population = Population::new(shape, tested.driver.clone(), engine.clone());
+    let mut report = Report {
+        server: tested.name.clone(),
+        scenario,
+        suite: String::new(),
+        machine: Machine::this(),
+        seed: load.seed,
+        pacing: format!("{:?}", load.pacing()).to_lowercase(),
+        publishers: plan.publishers,
+        stages: Vec::new(),
+        knee: None,
+    };
+    let mut run = Run::new(plan, engine, population, tested.process.clone(), cores.len())?;
+    let mut first = true;
+    let (stages, knee) = run
+        .play(|stage| {
+            let text = table::render(std::slice::from_ref(stage));
+            // The head once, then only lines.
+            let lines = if std::mem::take(&mut first) {
+                text
+            } else {
+                text.lines().skip(2).collect::<Vec<_>>().join("\n") + "\n"
+            };
+            print!("{lines}");
+            for remark in table::remarks(stage) {
+                println!("      {remark}");
+            }
+        })
+        .await?;
+    report.suite = run.population.suite.into();
+    (report.stages, report.knee) = (stages, knee);
+    println!("\n{}\n{}", table::title(&report), table::render(&report.stages));
+    if let Some(knee) = report.knee {
+        println!("the server bears {knee}");
+    }
+    Ok(report)
+}
+
+fn read_report(file: &Path) -> Result<Report, Error> {
+    let failed = |why: String| Error::File(file.display().to_string(), why);
+    let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+    Report::from_json(&text).map_err(failed)
+}
+
+fn write_report(output: &Output, report: &Report) -> Result<(), Error> {
+    let write = |file: &Path, text: String| {
+        std::fs::write(file, text).map_err(|error| Error::File(file.display().to_string(), error.to_string()))
+    };
+    if let Some(file) = &output.json {
+        write(file, report.to_json())?;
+    }
+    if let Some(file) = &output.html {
+        write(file, html::render(report))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! What a client tells the server about what came: receiver reports, transport-wide feedback, NACKs, at the rates of a browser.
+//! Without it a server that estimates bandwidth would slow down.
+
+use std::time::{Duration, Instant};
+
+use super::client::Client;
+use super::worker::{Shared, ms};
+use crate::wire::{rtcp, twcc};
+
+/// libwebrtc's interval for video.
+const REPORT_INTERVAL: Duration = ms(1000);
+/// libwebrtc sends it every 50 to 250 ms, by the rate.
+const TWCC_INTERVAL: Duration = ms(100);
+/// A packet that is only late gets this long before it is asked for.
+const NACK_DELAY: Duration = ms(10);
+/// How often the lists of missing packets are looked at while there are any.
+const NACK_INTERVAL: Duration = ms(20);
+
+pub(super) struct Feedback {
+    /// Our SSRC as a receiver. str0m's own RTCP has another, so no SRTCP nonce is used twice.
+    ssrc: u32,
+    /// The number of the transport-wide sequence number extension.
+    pub extension: Option<u8>,
+    pub arrivals: twcc::Feedback,
+    report_due: Option<Instant>,
+    twcc_due: Option<Instant>,
+    nack_due: Option<Instant>,
+    /// What the timer is set to.
+    scheduled: Option<Instant>,
+}
+
+impl Feedback {
+    pub fn new(ssrc: u32) -> Feedback {
+        Feedback {
+            ssrc,
+            extension: None,
+            arrivals: twcc::Feedback::default(),
+            report_due: None,
+            twcc_due: None,
+            nack_due: None,
+            scheduled: None,
+        }
+    }
+
+    pub fn nack_soon(&mut self, now: Instant) {
+        self.nack_due.get_or_insert(now + NACK_DELAY);
+    }
+
+    /// When the timer must be set, unless it is set to that or earlier already.
+    pub fn next(&mut self, now: Instant, receiving: bool) -> Option<Instant> {
+        if receiving {
+            self.report_due.get_or_insert(now + REPORT_INTERVAL);
+            if self.extension.is_some() {
+                self.twcc_due.get_or_insert(now + TWCC_INTERVAL);
+            }
+        }
+        let due = [self.report_due, self.twcc_due, self.nack_due].into_iter().flatten().min()?;
+        if self.scheduled.is_some_and(|at| at <= due) {
+            return None;
+        }
+        self.scheduled = Some(due);
+        Some(due)
+    }
+}
+
+impl Client {
+    pub(super) fn send_feedback(&mut self, shared: &mut Shared, now: Instant) {
+        // An earlier timer than this one may have done its work.
+        if self.feedback.scheduled.is_some_and(|at| at > now) {
+            return;
+        }
+        self.feedback.scheduled = None;
+        let due = |at: &mut Option<Instant>, again: Option<Duration>| {
+            let is = at.is_some_and(|at| at <= now);
+            if is {
+                *at = again.map(|interval| now + interval);
+            }
+            is
+        };
+        let mut compound = Vec::new();
+        let ssrc = self.feedback.ssrc;
+        if due(&mut self.feedback.report_due, Some(REPORT_INTERVAL)) {
+            let blocks: Vec<_> = self.streams.iter_mut().filter_map(|stream| stream.report_block(now)).collect();
+            rtcp::write_receiver_reports(&mut compound, ssrc, &blocks);
+        }
+        if due(&mut self.feedback.twcc_due, Some(TWCC_INTERVAL)) {
+            let media = self.streams.first().map_or(0, |stream| stream.ssrc);
+            self.feedback.arrivals.write(&mut compound, ssrc, media);
+        }
+        if due(&mut self.feedback.nack_due, None) {
+            let mut missing = false;
+            for stream in self.streams.iter_mut().filter(|stream| stream.video && !stream.continuity.is_complete()) {
+                let wanted = stream.continuity.nacks(now);
+                shared.window.nacks_sent += wanted.len() as u64;
+                rtcp::write_nack(&mut compound, ssrc, stream.ssrc, wanted);
+                missing |= !stream.continuity.is_complete();
+            }
+            if missing {
+                self.feedback.nack_due = Some(now + NACK_INTERVAL);
+            }
+        }
+        if !compound.is_empty()
+            && let (Some(ours), Some(remote)) = (&mut self.ours, self.remote)
+        {
+            let sealed = ours.seal_rtcp(&compound);
+            self.send_to(remote, &sealed);
+        }
+        self.schedule_feedback(shared, now);
+    }
+}
