@@ -21,7 +21,7 @@ use super::worker::{Shared, Timer};
 use super::{ClientId, Event, Expected, Local, Remote, Track};
 use crate::driver::offer;
 use crate::machine;
-use crate::media::stamp;
+use crate::media::stamp::{self, Stamp};
 use crate::sink::{Window, record};
 use crate::wire::keys::{self, Slot};
 use crate::wire::rtp::{self, Kind, Packet};
@@ -190,22 +190,27 @@ impl Client {
 
     pub fn expect(&mut self, shared: &mut Shared, expected: Expected) {
         self.feedback.extension = expected.twcc;
-        for stream in &mut self.streams {
-            stream.announced = false;
-        }
+        let now = Instant::now();
+        let mut silenced: Vec<u32> =
+            self.streams.iter().filter(|stream| stream.announced.is_some()).map(|stream| stream.ssrc).collect();
         for expected in expected.streams {
+            silenced.retain(|ssrc| *ssrc != expected.ssrc);
             let place = match self.by_ssrc.get(&expected.ssrc) {
                 Some(Place::Media(place)) => *place,
                 _ => self.add_stream(expected.ssrc, expected.video),
             };
             let stream = &mut self.streams[place];
-            (stream.announced, stream.track, stream.video) = (true, expected.track, expected.video);
+            stream.announced.get_or_insert(now);
+            (stream.track, stream.video) = (expected.track, expected.video);
             if let Some(rtx) = expected.rtx {
                 self.by_ssrc.insert(rtx, Place::Repair(place));
             }
         }
+        for stream in self.streams.iter_mut().filter(|stream| silenced.contains(&stream.ssrc)) {
+            stream.announced = None;
+        }
         if self.connected {
-            self.schedule_feedback(shared, Instant::now());
+            self.schedule_feedback(shared, now);
         }
     }
 
@@ -223,12 +228,9 @@ impl Client {
     }
 
     pub fn take_window(&mut self, window: &mut Window) {
+        let now = Instant::now();
         for stream in &mut self.streams {
-            if stream.announced {
-                window.streams += 1;
-                window.silent_streams += u64::from(stream.in_window == 0);
-            }
-            stream.begin_window();
+            stream.end_window(now, window);
         }
     }
 
@@ -335,12 +337,16 @@ impl Client {
             record(&mut shared.window.switch, after.as_micros() as u64);
         }
         if !self.saw_first_frame {
-            let first =
-                if self.wants_video { stream.video && stream.completes_keyframe(&stamp) } else { !stream.video };
-            if first {
-                self.saw_first_frame = true;
-                record(&mut shared.window.first_frame, self.begun.elapsed().as_micros() as u64);
-            }
+            self.look_for_first_frame(shared, place, &stamp);
+        }
+    }
+
+    fn look_for_first_frame(&mut self, shared: &mut Shared, place: usize, stamp: &Stamp) {
+        let stream = &mut self.streams[place];
+        let first = if self.wants_video { stream.video && stream.completes_keyframe(stamp) } else { !stream.video };
+        if first {
+            self.saw_first_frame = true;
+            record(&mut shared.window.first_frame, self.begun.elapsed().as_micros() as u64);
         }
     }
 
@@ -354,9 +360,11 @@ impl Client {
             return;
         };
         // Without two bytes it is padding, sent to probe the bandwidth.
-        if let Some([high, low]) = packet.unpadded(payload).first_chunk() {
-            let original = u16::from_be_bytes([*high, *low]);
-            self.streams[place].repair(now, original, &mut shared.window);
+        let Some(([high, low], original)) = packet.unpadded(payload).split_first_chunk() else { return };
+        let stamp = if self.saw_first_frame { None } else { stamp::of_video(original) };
+        self.streams[place].repair(now, u16::from_be_bytes([*high, *low]), &mut shared.window);
+        if let Some(stamp) = stamp {
+            self.look_for_first_frame(shared, place, &stamp);
         }
     }
 
@@ -381,7 +389,7 @@ impl Client {
     }
 
     fn add_stream(&mut self, ssrc: u32, video: bool) -> usize {
-        self.streams.push(Stream::new(ssrc, video, String::new(), false));
+        self.streams.push(Stream::new(ssrc, video));
         let place = self.streams.len() - 1;
         self.by_ssrc.insert(ssrc, Place::Media(place));
         place

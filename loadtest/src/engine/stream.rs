@@ -6,6 +6,9 @@ use crate::media::stamp::Stamp;
 use crate::sink::{Arrival, Continuity, Window, record};
 use crate::wire::rtcp::ReportBlock;
 
+/// What was announced a moment ago may be silent still.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Hz.
 const AUDIO_CLOCK: u64 = 48_000;
 const VIDEO_CLOCK: u64 = 90_000;
@@ -14,8 +17,8 @@ pub(super) struct Stream {
     pub ssrc: u32,
     pub video: bool,
     pub track: String,
-    /// A description named it: it should flow.
-    pub announced: bool,
+    /// Since when a description names it: it should flow.
+    pub announced: Option<Instant>,
     pub continuity: Continuity,
     /// Packets since the window began.
     pub in_window: u64,
@@ -44,12 +47,12 @@ struct Report {
 }
 
 impl Stream {
-    pub fn new(ssrc: u32, video: bool, track: String, announced: bool) -> Stream {
+    pub fn new(ssrc: u32, video: bool) -> Stream {
         Stream {
             ssrc,
             video,
-            track,
-            announced,
+            track: String::new(),
+            announced: None,
             continuity: Continuity::default(),
             in_window: 0,
             last_arrival: None,
@@ -102,8 +105,12 @@ impl Stream {
         }
     }
 
-    /// The pauses of a window do not count in the next.
-    pub fn begin_window(&mut self) {
+    /// Ends a window. The pauses of one do not count in the next.
+    pub fn end_window(&mut self, now: Instant, window: &mut Window) {
+        if self.announced.is_some_and(|since| now.saturating_duration_since(since) > GRACE) {
+            window.streams += 1;
+            window.silent_streams += u64::from(self.in_window == 0);
+        }
         self.in_window = 0;
         self.last_arrival = None;
     }
@@ -200,7 +207,7 @@ mod tests {
     #[test]
     fn a_report_tells_of_the_loss_since_the_last() {
         let now = Instant::now();
-        let (mut window, mut stream) = (Window::default(), Stream::new(1, true, String::new(), true));
+        let (mut window, mut stream) = (Window::default(), Stream::new(1, true));
         for sequence in (0..100u16).filter(|s| s % 10 != 5) {
             stream.receive(now, at(u64::from(sequence) * 10), sequence, u32::from(sequence) * 900, &mut window);
         }
@@ -215,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_keyframe_is_complete_when_all_its_packets_are_here() {
-        let mut stream = Stream::new(1, true, String::new(), true);
+        let mut stream = Stream::new(1, true);
         let stamp = |part, keyframe| Stamp { sent: 0, frame: 3, part, parts: 3, layer: 0, keyframe };
         assert!(!stream.completes_keyframe(&stamp(0, true)));
         assert!(!stream.completes_keyframe(&stamp(2, true)));
@@ -227,7 +234,7 @@ mod tests {
     #[test]
     fn a_retransmission_is_recovered_once() {
         let now = Instant::now();
-        let (mut window, mut stream) = (Window::default(), Stream::new(1, true, String::new(), true));
+        let (mut window, mut stream) = (Window::default(), Stream::new(1, true));
         stream.receive(now, at(0), 1, 0, &mut window);
         assert!(stream.receive(now, at(1), 3, 0, &mut window));
         stream.repair(now, 2, &mut window);
