@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -82,6 +83,9 @@ pub struct Target {
     /// Process of the server at --url, whose CPU time and memory are reported
     #[arg(long)]
     pub pid: Option<u32>,
+    /// The address of the clients' sockets; found out by default
+    #[arg(long, value_name = "IP")]
+    pub local_address: Option<IpAddr>,
     /// The program to start instead of the one beside this program, or in the path
     #[arg(long, value_name = "FILE")]
     pub server_binary: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! What the program does: puts server, engine and scenario together, and writes down what came out.
 
 use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 
 use crate::args::{Kind, Load, Output, RunArgs, Spawn, Target};
@@ -38,6 +39,8 @@ struct Tested {
     name: String,
     driver: Driver,
     process: Option<Process>,
+    /// Where clients are, to reach it.
+    local: IpAddr,
     /// Ends with this value.
     spawned: Option<Spawned>,
 }
@@ -46,7 +49,7 @@ struct Tested {
 pub fn run(args: &RunArgs) -> Result<Vec<String>, Error> {
     // Before the run, which takes minutes.
     let old = args.output.compare.as_deref().map(read_report).transpose()?;
-    let report = play(args.scenario, &args.target, &args.load, |_| ())?;
+    let report = play(args.scenario, &args.target, &args.load)?;
     write_report(&args.output, &report)?;
     if let Some(old) = old {
         println!("\n{}", compare::render(&old, &report));
@@ -55,10 +58,10 @@ pub fn run(args: &RunArgs) -> Result<Vec<String>, Error> {
 }
 
 /// Plays one scenario and prints it.
-fn play(scenario: Scenario, target: &Target, load: &Load, _: impl Fn(&Report)) -> Result<Report, Error> {
+fn play(scenario: Scenario, target: &Target, load: &Load) -> Result<Report, Error> {
     machine::raise_open_files();
     let generator_cores = divide_cores(target)?;
-    let tested = tested(target, &generator_cores)?;
+    let tested = tested(target)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(play_on(scenario, load, &tested, &generator_cores));
     if report.is_err()
@@ -85,7 +88,7 @@ fn divide_cores(target: &Target) -> Result<Cores, Error> {
     Ok(own)
 }
 
-fn tested(target: &Target, generator_cores: &Cores) -> Result<Tested, Error> {
+fn tested(target: &Target) -> Result<Tested, Error> {
     let process = |pid: u32| Process::new(pid).map_err(|error| Error::Pid(pid, error));
     let server_core = [target.server_core];
     match (target.spawn, &target.url) {
@@ -95,29 +98,55 @@ fn tested(target: &Target, generator_cores: &Cores) -> Result<Tested, Error> {
                 name: "parlour".into(),
                 driver: Driver::LiveKit(LiveKit::new(&url, server::parlour::KEY, server::parlour::SECRET, ROOM)),
                 process: Some(process(spawned.pid())?),
+                local: target.local_address.unwrap_or(server::LOOPBACK),
                 spawned: Some(spawned),
             })
         }
-        (Some(Spawn::Janus), _) => unimplemented!("{generator_cores:?}"),
+        (Some(Spawn::Janus), _) => {
+            let binary = target.server_binary.clone();
+            // libnice knows no loopback; between addresses of one machine packets take the same way.
+            let local = target.local_address.unwrap_or_else(machine::own_address);
+            let (spawned, url) = server::janus::spawn(binary, &server_core, target.janus_loops, local)?;
+            Ok(Tested {
+                name: "janus".into(),
+                driver: Driver::Janus(Janus::new(&url)),
+                process: Some(process(spawned.pid())?),
+                local,
+                spawned: Some(spawned),
+            })
+        }
         (None, Some(url)) => {
             if !url.starts_with("ws://") {
                 return Err(Error::Url(format!("--url {url}: must start with ws://, the port without TLS")));
             }
             let driver = match target.driver {
                 Kind::Livekit => Driver::LiveKit(LiveKit::new(url, &target.key, &target.secret, ROOM)),
-                Kind::Janus => Driver::Janus(Janus),
+                Kind::Janus => Driver::Janus(Janus::new(url)),
             };
-            Ok(Tested { name: url.clone(), driver, process: target.pid.map(process).transpose()?, spawned: None })
+            let local = target.local_address.unwrap_or_else(|| address_towards(url));
+            let process = target.pid.map(process).transpose()?;
+            Ok(Tested { name: url.clone(), driver, process, local, spawned: None })
         }
         (None, None) => Err(Error::Url("name a server with --spawn or --url".into())),
     }
+}
+
+/// From where this machine sends to the host of a `ws://` URL; loopback when it cannot tell, and joining will say why.
+fn address_towards(url: &str) -> IpAddr {
+    let host = url.trim_start_matches("ws://").split('/').next().unwrap_or_default();
+    let host = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    let find = || {
+        let there = host.to_socket_addrs().ok()?.find(|address| address.is_ipv4())?;
+        machine::address_towards(there)
+    };
+    find().unwrap_or(server::LOOPBACK)
 }
 
 async fn play_on(scenario: Scenario, load: &Load, tested: &Tested, cores: &Cores) -> Result<Report, Error> {
     let plan = load.plan(scenario);
     let (loss_down, loss_up) = load.losses(scenario);
     let engine = Engine::start(engine::Settings {
-        local: server::LOOPBACK,
+        local: tested.local,
         seed: load.seed,
         loss_down,
         loss_up,

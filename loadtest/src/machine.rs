@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 /// Numbers of CPU cores.
@@ -72,6 +73,20 @@ pub fn enlarge_receive_buffer(socket: &impl AsRawFd, bytes: usize) {
             return;
         }
     }
+}
+
+/// The address from which packets to `there` leave. Sends nothing.
+pub fn address_towards(there: SocketAddr) -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(there).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// An address of this machine other than loopback, if it has one.
+pub fn own_address() -> IpAddr {
+    /// TEST-NET-1 (RFC 5737): never a neighbour's, so the default route decides.
+    const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    address_towards((ELSEWHERE, 9).into()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 /// For the head of a report.

@@ -68,7 +68,7 @@ impl LiveKit {
 
     pub async fn join(&self, engine: &Engine, spec: JoinSpec) -> Result<Session, JoinError> {
         let begun = Instant::now();
-        let (local, events) = engine.open(begun, spec.wants_video).await?;
+        let (local, events) = engine.open(Some(begun), spec.wants_video).await?;
         let id = local.id;
         let joined = tokio::time::timeout(JOIN_TIMEOUT, self.sign_in(engine, local, events, &spec)).await;
         let (mut signalling, suite) = match joined {
@@ -84,7 +84,7 @@ impl LiveKit {
         };
         let (asks, asked) = mpsc::unbounded_channel();
         let task = tokio::spawn(async move { signalling.run(asked).await });
-        Ok(Session { identity: spec.identity, id, suite, asks, task })
+        Ok(Session { identity: spec.identity, suite, asks, task })
     }
 
     async fn sign_in(

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::engine::{ClientId, Engine};
+use crate::engine::Engine;
 
 /// A join that takes longer has failed for a person, too.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -52,8 +52,7 @@ pub enum Ask {
 /// A client in a room.
 pub struct Session {
     pub identity: String,
-    pub id: ClientId,
-    /// Clients that belong to the same participant: Janus has a connection for each direction.
+    /// The SRTP suite that was agreed on.
     pub suite: &'static str,
     asks: mpsc::UnboundedSender<Ask>,
     task: JoinHandle<()>,

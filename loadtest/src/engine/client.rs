@@ -44,7 +44,7 @@ pub(super) struct Client {
     /// When str0m wants to be called.
     rtc_due: Option<Instant>,
     events: mpsc::UnboundedSender<Event>,
-    begun: Instant,
+    begun: Option<Instant>,
     wants_video: bool,
     saw_first_frame: bool,
     connected: bool,
@@ -73,7 +73,7 @@ impl Client {
     pub fn open(
         shared: &mut Shared,
         id: ClientId,
-        begun: Instant,
+        begun: Option<Instant>,
         wants_video: bool,
         events: mpsc::UnboundedSender<Event>,
     ) -> io::Result<(Client, Local)> {
@@ -346,7 +346,9 @@ impl Client {
         let first = if self.wants_video { stream.video && stream.completes_keyframe(stamp) } else { !stream.video };
         if first {
             self.saw_first_frame = true;
-            record(&mut shared.window.first_frame, self.begun.elapsed().as_micros() as u64);
+            if let Some(begun) = self.begun {
+                record(&mut shared.window.first_frame, begun.elapsed().as_micros() as u64);
+            }
         }
     }
 
@@ -499,7 +501,9 @@ impl Client {
         let (ours, theirs) = srtp::directions(agreed);
         (self.ours, self.theirs) = (Some(ours), Some(theirs));
         self.connected = true;
-        record(&mut shared.window.join, self.begun.elapsed().as_micros() as u64);
+        if let Some(begun) = self.begun {
+            record(&mut shared.window.join, begun.elapsed().as_micros() as u64);
+        }
         // Nobody listens when the driver has given up on the client.
         let _ = self.events.send(Event::Connected(srtp::suite_name(agreed.profile)));
         self.begin_publishing(shared, now);

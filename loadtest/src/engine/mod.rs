@@ -112,8 +112,13 @@ impl Engine {
         &self.workers[id % self.workers.len()]
     }
 
-    /// Opens a client's socket. `begun` is when its joining began; `wants_video` says which first frame counts.
-    pub async fn open(&self, begun: Instant, wants_video: bool) -> io::Result<(Local, mpsc::UnboundedReceiver<Event>)> {
+    /// Opens a client's socket. `begun` is when its joining began, where that counts; `wants_video` says which first frame
+    /// does.
+    pub async fn open(
+        &self,
+        begun: Option<Instant>,
+        wants_video: bool,
+    ) -> io::Result<(Local, mpsc::UnboundedReceiver<Event>)> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (events, receiver) = mpsc::unbounded_channel();
         let (reply, local) = oneshot::channel();

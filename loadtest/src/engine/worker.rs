@@ -27,7 +27,7 @@ const BUFFER_BYTES: usize = 1 << 16;
 pub(super) enum Command {
     Open {
         id: ClientId,
-        begun: Instant,
+        begun: Option<Instant>,
         wants_video: bool,
         events: mpsc::UnboundedSender<Event>,
         reply: oneshot::Sender<io::Result<Local>>,
@@ -229,7 +229,7 @@ impl Worker {
     fn open(
         &mut self,
         id: ClientId,
-        begun: Instant,
+        begun: Option<Instant>,
         wants_video: bool,
         events: mpsc::UnboundedSender<Event>,
     ) -> io::Result<Local> {
