@@ -130,11 +130,15 @@ impl Janus {
             };
             let mid = index.to_string();
             let track = offer::track(&mid, video, simulcast, spec.seed.wrapping_mul(8) + index, &mut random);
-            sections.push(offer::sending_section(&track, &format!("{}-{index}", spec.identity)));
+            let mut section = offer::sending_section(&track, &format!("{}-{index}", spec.identity));
+            // Janus takes the first layer for the highest.
+            section.rids.reverse();
+            section.simulcast_send.reverse();
+            sections.push(section);
             tracks.push(track);
         }
         let sdp = offer::describe(&local, 1, Setup::Actpass, sections);
-        let handle = wire.attach().await.map_err(failed)?.with_client(engine.clone(), local.id);
+        let mut handle = wire.attach().await.map_err(failed)?.with_client(engine.clone(), local.id);
         let request = json!({"request": "joinandconfigure", "ptype": "publisher", "room": ROOM, "id": id});
         let told = handle.ask(request, Some(json!({"type": "offer", "sdp": sdp}))).await.map_err(failed)?;
         let answer = jsep(&told).map_err(failed)?;
@@ -142,6 +146,10 @@ impl Janus {
         engine.publish(local.id, tracks);
         engine.connect(local.id, remote);
         *suite = connected(&mut events).await.map_err(failed)?;
+        // Nobody can subscribe before Janus has noticed, too.
+        while handle.events.recv().await.ok_or_else(|| failed("Janus closed the WebSocket".into()))?["janus"]
+            != "webrtcup"
+        {}
         Ok((handle, id))
     }
 }

@@ -34,6 +34,8 @@ pub struct Direction {
     /// Of the RTCP sent last.
     rtcp_index: u32,
     scratch: Vec<u8>,
+    /// Of the scratch, what the last packet filled.
+    opened: usize,
 }
 
 enum Cipher {
@@ -80,7 +82,12 @@ fn lengths(profile: SrtpProfile) -> (usize, usize) {
 impl Direction {
     fn new(profile: SrtpProfile, key: &[u8], salt: &[u8], sealing: bool) -> Direction {
         let cipher = |labels| Cipher::new(profile, key, salt, labels, sealing);
-        Direction { rtp: cipher(0), rtcp: cipher(RTCP_LABELS), rtcp_index: 0, scratch: Vec::new() }
+        Direction { rtp: cipher(0), rtcp: cipher(RTCP_LABELS), rtcp_index: 0, scratch: Vec::new(), opened: 0 }
+    }
+
+    /// What the last opened RTP packet held.
+    pub fn opened(&self) -> &[u8] {
+        &self.scratch[..self.opened]
     }
 
     /// The payload of an RTP packet whose header is `header` bytes long. `None` when it is not genuine.
@@ -95,7 +102,7 @@ impl Direction {
                 let length = body.len().checked_sub(GCM_TAG)?;
                 grow(out, body.len());
                 cipher.open(&iv, &[head], body, out)?;
-                Some(&out[..length])
+                self.opened = length;
             }
             Cipher::Cm { cipher, auth, salt } => {
                 let length = body.len().checked_sub(HMAC_TAG)?;
@@ -107,9 +114,10 @@ impl Direction {
                 grow(out, length + CTR_SLACK);
                 let iv = Aes128CmSha1_80::rtp_iv(*salt, ssrc, index);
                 cipher.decrypt(&iv, &body[..length], &mut out[..length + CTR_SLACK]).ok()?;
-                Some(&out[..length])
+                self.opened = length;
             }
         }
+        Some(self.opened())
     }
 
     /// A compound RTCP packet in the clear. `None` when it is not genuine.
