@@ -29,7 +29,7 @@
 //! - [`livekit`]: LiveKit signalling as a state machine; access tokens. Pure.
 //! - [`sfu`]: rooms, participants, tracks, forwarding. Pure.
 //! - [`transport`]: one peer connection: SDP, ICE, DTLS, RTP, data channels. Pure.
-//! - [`rtp`]: codec payload descriptors. Pure.
+//! - [`rtp`]: RTP and RTCP packets, codec payload descriptors. Pure.
 //! - [`metrics`]: what is counted.
 //! - [`serve`]: starts and ends all of it.
 //!

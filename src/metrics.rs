@@ -48,6 +48,12 @@ pub struct Metrics {
     /// Media packets on their way to one subscriber each.
     pub packets_forwarded: IntCounter,
     pub keyframes_requested: IntCounter,
+    /// Subscribers that were shown a keyframe out of the cache.
+    pub keyframes_cached: IntCounter,
+    /// Packets that receivers asked for again, by outcome: `sent`, or `expired` when they were not kept any more.
+    pub retransmissions: IntCounterVec,
+    /// Packets that waited a few milliseconds so as not to leave in a burst.
+    pub packets_paced: IntCounter,
     /// Packets that went nowhere, by reason.
     pub packets_dropped: IntCounterVec,
 }
@@ -95,6 +101,14 @@ impl Metrics {
             bytes_sent: counter(r, "parlour_bytes_sent_total", "Bytes sent from the media ports"),
             packets_forwarded: counter(r, "parlour_packets_forwarded_total", "Media packets forwarded, per subscriber"),
             keyframes_requested: counter(r, "parlour_keyframes_requested_total", "Keyframes asked of publishers"),
+            keyframes_cached: counter(r, "parlour_keyframes_cached_total", "Keyframes sent again out of the cache"),
+            retransmissions: counters(
+                r,
+                "parlour_retransmissions_total",
+                "Packets that receivers asked for again, by outcome",
+                &["outcome"],
+            ),
+            packets_paced: counter(r, "parlour_packets_paced_total", "Packets held back so as not to leave in a burst"),
             packets_dropped: counters(r, "parlour_packets_dropped_total", "Packets that went nowhere", &["reason"]),
             registry,
         }
@@ -121,6 +135,10 @@ impl Metrics {
         self.bytes_sent.inc_by(now.bytes_sent - before.bytes_sent);
         self.packets_forwarded.inc_by(now.packets_forwarded - before.packets_forwarded);
         self.keyframes_requested.inc_by(now.keyframes_requested - before.keyframes_requested);
+        self.keyframes_cached.inc_by(now.pictures_replayed - before.pictures_replayed);
+        self.retransmissions.with_label_values(&["sent"]).inc_by(now.packets_resent - before.packets_resent);
+        self.retransmissions.with_label_values(&["expired"]).inc_by(now.packets_expired - before.packets_expired);
+        self.packets_paced.inc_by(now.packets_paced - before.packets_paced);
         self.packets_dropped.with_label_values(&["unknown"]).inc_by(now.packets_unknown - before.packets_unknown);
         self.packets_dropped.with_label_values(&["oversized"]).inc_by(now.packets_oversized - before.packets_oversized);
     }

@@ -10,7 +10,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use livekit_protocol as proto;
 use parlour::livekit::{decode_join_request, decode_request, decode_request_text};
-use parlour::rtp::{h264, vp8};
+use parlour::rtp::header::{Form, Header, HeaderWriter, Packet};
+use parlour::rtp::{h264, ntp, rtcp, twcc, vp8};
 use parlour::transport::classify;
 use parlour::transport::sdp::SessionDescription;
 use prost::Message;
@@ -37,6 +38,11 @@ fn replay(target: &str, check: fn(&[u8])) {
 }
 
 #[test]
+fn estimator_feedback() {
+    replay("estimator_feedback", fuzz::estimator_feedback);
+}
+
+#[test]
 fn sdp_parse() {
     replay("sdp_parse", fuzz::sdp_parse);
 }
@@ -49,6 +55,21 @@ fn vp8_descriptor() {
 #[test]
 fn h264_payload() {
     replay("h264", fuzz::h264);
+}
+
+#[test]
+fn rtp_header() {
+    replay("rtp_header", fuzz::rtp_header);
+}
+
+#[test]
+fn rtcp_packets() {
+    replay("rtcp", fuzz::rtcp);
+}
+
+#[test]
+fn transport_feedback() {
+    replay("twcc", fuzz::twcc);
 }
 
 #[test]
@@ -92,6 +113,9 @@ fn seeds_get_through_the_readers() {
             "sdp_parse" => SessionDescription::parse(&text).is_ok(),
             "vp8_descriptor" => vp8::Descriptor::parse(&bytes[4..]).is_some(),
             "h264" => h264::starts_key_frame(&bytes),
+            "rtp_header" => Packet::parse(&bytes).is_some_and(|packet| packet.extensions().count() > 0),
+            "rtcp" => reads_as_rtcp(&bytes),
+            "twcc" => reads_as_rtcp(&fuzz::transport_feedback(&bytes)),
             "classify" => classify::classify(&bytes) != classify::Datagram::Unknown,
             "signal_request" if name.ends_with(".json") => decode_request_text(&text).is_ok(),
             "signal_request" => decode_request(&bytes).is_ok(),
@@ -101,6 +125,11 @@ fn seeds_get_through_the_readers() {
         };
         assert!(understood, "{target}/{name}");
     }
+}
+
+fn reads_as_rtcp(bytes: &[u8]) -> bool {
+    let mut packets = rtcp::packets(bytes);
+    packets.by_ref().count() > 0 && packets.malformed() == 0
 }
 
 /// (target, file, content)
@@ -121,6 +150,16 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     add("h264", "aggregate", &[0x78, 0, 1, 0x09, 0, 2, 0x67, 0x42, 0, 1, 0x65]);
     add("h264", "fragment", &[0x7c, 0x85, 0x88]);
 
+    add("rtp_header", "one-byte", &rtp_packet(Form::OneByte));
+    add("rtp_header", "two-byte", &rtp_packet(Form::TwoByte));
+
+    add("rtcp", "reports", &reports());
+    add("rtcp", "feedback", &feedback());
+    // Without the header, which the check puts in front.
+    add("twcc", "one-bit", &transport_arrivals(&[Some(4), None, Some(9), Some(300)])[4..]);
+    add("twcc", "two-bit", &transport_arrivals(&[Some(400), None, Some(390)])[4..]);
+    add("twcc", "run", &transport_arrivals(&[Some(7); 20])[4..]);
+
     add("classify", "binding-request", &binding_request());
     add("classify", "dtls", &[&[22, 0xfe, 0xff][..], &[0; 24]].concat());
     add("classify", "rtp", &[&[0x90, 111][..], &[0; 24]].concat());
@@ -128,6 +167,18 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
 
     add("framing", "three", &[&[3][..], b"\0\x03abc\0\0\0\x01d\0\x05efg"].concat());
     add("framing", "too-long", &[1, 0xff, 0xff, 0]);
+
+    // A hundred packets of 1200 bytes, feedback on all or on some of them, at times that fit or do not.
+    let send = [0, 0, 100, 0x10, 0, 0x04, 0xb0, 0];
+    let desire = [3, 0x07, 0xff, 0, 40, 0, 0, 0];
+    let all = |reference| [1, 0, 100, 0, reference, 0x55, 0x55, 50];
+    let some = |reference| [1, 0, 100, 0, reference, 0x94, 0xe7, 50];
+    let pause = [2, 0, 50, 0, 0, 0, 0, 0];
+    let steady: Vec<_> = (0..20).flat_map(|round| [send, all(round), desire, pause].concat()).collect();
+    add("estimator_feedback", "steady", &steady);
+    let forged: Vec<_> =
+        (0..20).flat_map(|round| [send, some(round), some(255 - round), all(round)].concat()).collect();
+    add("estimator_feedback", "forged", &forged);
 
     for (name, request) in signal_requests() {
         let request = proto::SignalRequest { message: Some(request) };
@@ -157,6 +208,48 @@ const SMALL_SDP: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=gr
 
 const SESSION_LEVEL_SDP: &str = "v=0\na=ice-lite\na=ice-ufrag:abcd\na=ice-pwd:0123456789012345678901\na=setup:passive\na=recvonly\n\
     m=audio 9 RTP/AVP 0\na=mid:a\nm=video 0 RTP/AVPF 0\n";
+
+fn rtp_packet(form: Form) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let header = Header { marker: true, payload_type: 96, sequence: 7, timestamp: 90_000, ssrc: 1 };
+    let mut writer = HeaderWriter::new(&mut packet, header, form);
+    writer.element(4, b"0").expect("an element that fits");
+    writer.reserve(3, 2).expect("an element that fits");
+    writer.finish();
+    packet.extend([0x10, 0, 1, 1]);
+    // Padding of two bytes.
+    packet.extend([0, 2]);
+    packet[0] |= 0x20;
+    packet
+}
+
+fn reports() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let info = rtcp::SenderInfo { ssrc: 1, ntp: ntp::NtpTime(2 << 32), rtp_timestamp: 3, packets: 4, octets: 5 };
+    rtcp::write_sender_report(&mut bytes, &info);
+    rtcp::write_cname(&mut bytes, 1, "name");
+    let block = rtcp::ReportBlock { ssrc: 2, packets_lost: -1, ..Default::default() };
+    rtcp::write_receiver_report(&mut bytes, 1, &[block]);
+    rtcp::write_goodbye(&mut bytes, &[1]);
+    bytes
+}
+
+fn feedback() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    rtcp::write_nack(&mut bytes, 1, 2, [3, 4, 19, 20]);
+    rtcp::write_picture_loss(&mut bytes, 1, 2);
+    rtcp::write_full_intra_request(&mut bytes, 1, &[(2, 3)]);
+    rtcp::write_remote_bitrate(&mut bytes, 1, 1_000_000, &[2]);
+    bytes.extend(transport_arrivals(&[Some(4), None]));
+    bytes
+}
+
+fn transport_arrivals(arrivals: &[Option<i64>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let heading = twcc::Heading { sender: 1, media: 2, base_sequence: 65_535, reference_time: 9, feedback_count: 1 };
+    twcc::write(&mut bytes, &heading, arrivals);
+    bytes
+}
 
 fn binding_request() -> Vec<u8> {
     let header = [0x00, 0x01, 0x00, 0x18, 0x21, 0x12, 0xa4, 0x42];

@@ -3,11 +3,16 @@
 //! `fuzz_targets/` feeds them from libFuzzer; `tests/fuzz_corpus.rs` of the main package includes this file and feeds them
 //! from `corpus/`, so that whatever was found once is checked on every test run.
 
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE;
 use parlour::livekit::{decode_join_request, decode_request, decode_request_text};
-use parlour::rtp::{h264, vp8};
+use parlour::rtp::header::{Form, HeaderWriter, Packet};
+use parlour::rtp::{h264, rtcp, twcc, vp8};
 use parlour::transport::classify::{self, Datagram};
+use parlour::transport::estimator::{Estimator, MAX_BITRATE, MIN_BITRATE, START_BITRATE};
 use parlour::transport::framing::{self, Deframer, FramingError};
 use parlour::transport::sdp::{Problem, SessionDescription};
 use prost::Message;
@@ -55,6 +60,115 @@ pub fn h264(data: &[u8]) {
     if !is_aggregate {
         assert_eq!(starts, h264::starts_key_frame(&data[..data.len().min(2)]));
     }
+}
+
+/// Elements that were read can be written, and read the same again.
+pub fn rtp_header(data: &[u8]) {
+    let Some(packet) = Packet::parse(data) else {
+        return;
+    };
+    assert!(packet.header_len <= data.len());
+    if let Some(payload) = packet.payload() {
+        assert!(data[packet.header_len..].starts_with(payload));
+    }
+    let form = packet.extensions().fold(Form::OneByte, |form, (id, value)| form.with(id, value.len()));
+    let mut written = Vec::new();
+    let mut writer = HeaderWriter::new(&mut written, packet.header, form);
+    for (id, value) in packet.extensions() {
+        writer.element(id, value).expect("a form that fits");
+    }
+    let len = writer.finish();
+    let again = Packet::parse(&written).expect("our own header");
+    assert_eq!((again.header, again.header_len), (packet.header, len));
+    assert!(again.extensions().eq(packet.extensions()));
+}
+
+/// What is read is in proportion to what there is, and feedback that was read can be written and read the same again.
+pub fn rtcp(data: &[u8]) {
+    use rtcp::Packet;
+    let mut packets = rtcp::packets(data);
+    for packet in packets.by_ref() {
+        let mut written = Vec::new();
+        match packet {
+            Packet::SenderReport(report) => {
+                rtcp::write_sender_report(&mut written, &report.info);
+                assert!(report.reports.count() <= 31);
+            }
+            Packet::ReceiverReport(report) => {
+                let blocks: Vec<_> = report.reports.collect();
+                rtcp::write_receiver_report(&mut written, report.ssrc, &blocks);
+            }
+            Packet::Goodbye(goodbye) => rtcp::write_goodbye(&mut written, &goodbye.ssrcs.collect::<Vec<_>>()),
+            Packet::Nack(nack) => {
+                rtcp::write_nack(&mut written, nack.sender, nack.media, nack.lost);
+                assert!(nack.lost.count() <= data.len() * 17 / 4);
+            }
+            Packet::PictureLoss(loss) => rtcp::write_picture_loss(&mut written, loss.sender, loss.media),
+            Packet::FullIntraRequest(request) => {
+                let requests: Vec<_> = request.requests.collect();
+                rtcp::write_full_intra_request(&mut written, request.sender, &requests);
+            }
+            Packet::RemoteBitrate(estimate) => {
+                let ssrcs: Vec<_> = estimate.ssrcs.collect();
+                rtcp::write_remote_bitrate(&mut written, estimate.sender, estimate.bitrate, &ssrcs);
+            }
+            Packet::TransportWide(feedback) => assert_eq!(feedback.arrivals().count(), usize::from(feedback.count)),
+        }
+        let again = rtcp::packets(&written).next();
+        match (packet, again) {
+            // Its blocks are left out.
+            (Packet::SenderReport(report), Some(Packet::SenderReport(again))) => assert_eq!(again.info, report.info),
+            // Its reserved bytes are left out.
+            (Packet::FullIntraRequest(request), Some(Packet::FullIntraRequest(again))) => {
+                assert!(again.requests.eq(request.requests));
+            }
+            // The same losses may be said in other words.
+            (Packet::Nack(nack), Some(Packet::Nack(again))) => {
+                let again: HashSet<u16> = again.lost.collect();
+                assert_eq!(again, nack.lost.collect());
+            }
+            // More bits than can be written.
+            (Packet::RemoteBitrate(estimate), Some(Packet::RemoteBitrate(again))) if estimate.bitrate == u64::MAX => {
+                assert!(again.ssrcs.eq(estimate.ssrcs));
+            }
+            (Packet::TransportWide(_), None) => {}
+            (packet, again) => assert_eq!(again, Some(packet)),
+        }
+    }
+    assert!(packets.malformed() as usize <= data.len() / 4 + 1);
+}
+
+/// Two SSRCs and what follows them: arrivals that were read can be written, and read the same again.
+pub fn twcc(data: &[u8]) {
+    let packet = transport_feedback(data);
+    let Some(rtcp::Packet::TransportWide(feedback)) = rtcp::packets(&packet).next() else {
+        return;
+    };
+    let arrivals: Vec<_> = feedback.arrivals().map(|(_, arrival)| arrival).collect();
+    assert_eq!(arrivals.len(), usize::from(feedback.count));
+    let heading = twcc::Heading {
+        sender: feedback.sender,
+        media: feedback.media,
+        base_sequence: feedback.base_sequence,
+        reference_time: feedback.reference_time,
+        feedback_count: feedback.feedback_count,
+    };
+    let mut written = Vec::new();
+    assert_eq!(twcc::write(&mut written, &heading, &arrivals), arrivals.len());
+    match rtcp::packets(&written).next() {
+        Some(rtcp::Packet::TransportWide(again)) => assert!(again.arrivals().eq(feedback.arrivals())),
+        other => panic!("{other:?} instead of feedback"),
+    }
+}
+
+/// The packet with this content, filled up with zeros to whole words.
+pub fn transport_feedback(content: &[u8]) -> Vec<u8> {
+    let words = content.len().div_ceil(4).min(u16::MAX.into());
+    let mut packet = vec![0x8f, 205];
+    packet.extend((words as u16).to_be_bytes());
+    packet.extend(&content[..content.len().min(words * 4)]);
+    packet.resize(4 + words * 4, 0);
+    packet
 }
 
 /// Every verdict agrees with the first byte, and a ufrag is part of the packet.
@@ -124,4 +238,56 @@ pub fn join_request(data: &[u8]) {
         let _ = decode_join_request(text);
     }
     let _ = decode_join_request(&BASE64_URL_SAFE.encode(data));
+}
+
+/// Steps of eight bytes: what to do, three numbers of two bytes, one of one byte. Whatever is reported, the estimate stays
+/// within its bounds, and unless something was probed or sent at a rate, it does not rise above the start.
+pub fn estimator_feedback(data: &[u8]) {
+    let start = Instant::now();
+    let (mut estimator, mut now, mut next, mut probed) = (Estimator::new(), start, 65_000u64, 0);
+    // A tenth of a second holds no more than what is sent within two of these.
+    let (mut window, mut peak) = ((start, 0, 0), 0);
+    for step in data.chunks_exact(8) {
+        let numbers = [[step[1], step[2]], [step[3], step[4]], [step[5], step[6]]].map(u16::from_be_bytes);
+        let [first, second, third] = numbers;
+        match step[0] % 4 {
+            0 => {
+                for _ in 0..first % 512 {
+                    now += Duration::from_micros(second.into());
+                    let probe = estimator.poll_probe(now);
+                    probed = probed.max(probe.map_or(0, |probe| probe.bitrate));
+                    estimator.sent(now, next, third.into(), probe.map(|probe| probe.id));
+                    next += 1;
+                    if now - window.0 > Duration::from_millis(100) {
+                        window = (now, 0, window.1);
+                    }
+                    window.1 += u64::from(third);
+                    peak = peak.max(window.1 + window.2);
+                }
+            }
+            1 => {
+                let base = (next as u16).wrapping_sub(first);
+                let reference = u32::from(second) << 8 | u32::from(step[7]);
+                // Two bits a packet: missing, at once, a little later, much later or earlier.
+                let mut arrival = 0i64;
+                let packets = (0..u16::from(step[7]) * 2).map(|index| {
+                    let kind = third.rotate_left(u32::from(index) * 2) & 3;
+                    arrival += [0, 0, 4, i64::from(third as i16) << (step[7] & 31)][usize::from(kind)];
+                    (base.wrapping_add(index), (kind > 0).then_some(arrival))
+                });
+                estimator.feedback(now, reference, packets);
+            }
+            2 => now += Duration::from_millis(first.into()),
+            _ => {
+                estimator.set_desired(now, u64::from(first) << 12);
+                estimator.round_trip(Duration::from_millis(second.into()));
+            }
+        }
+        probed = probed.max(estimator.poll_probe(now).map_or(0, |probe| probe.bitrate));
+        if let Some(estimate) = estimator.estimate() {
+            let most = (peak * 120 + 10_000).max(START_BITRATE).max(probed);
+            assert!((MIN_BITRATE..=MAX_BITRATE.min(most)).contains(&estimate), "{estimate} of {most}");
+            assert!((0.0..=1.0).contains(&estimator.loss()));
+        }
+    }
 }

@@ -353,6 +353,7 @@ pub fn track_settings(request: &proto::UpdateTrackSettings) -> TrackSettings {
         quality: quality(request.quality).unwrap_or(Quality::High),
         width: request.width,
         height: request.height,
+        fps: request.fps,
     }
 }
 

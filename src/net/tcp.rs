@@ -10,8 +10,8 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
 use super::udp::canonical;
+use crate::transport::Protocol;
 use crate::transport::framing::{self, Deframer};
-use crate::transport::{Protocol, Transmit};
 
 /// Connections that may be open at once. Each costs a file descriptor and its buffers.
 const MAX_CONNECTIONS: usize = 4096;
@@ -127,15 +127,15 @@ impl Tcp {
     }
 
     /// Sends a packet on the connection of its destination. Dropped when there is none any more, or its backlog is full.
-    pub fn send(&mut self, registry: &Registry, transmit: &Transmit) {
-        let Some(token) = self.by_peer.get(&transmit.destination).copied() else { return };
+    pub fn send(&mut self, registry: &Registry, destination: SocketAddr, packet: &[u8]) {
+        let Some(token) = self.by_peer.get(&destination).copied() else { return };
         let Some(connection) = self.connections.get_mut(&token) else { return };
-        if connection.backlog.len() + transmit.bytes.len() > MAX_BACKLOG_BYTES {
+        if connection.backlog.len() + packet.len() > MAX_BACKLOG_BYTES {
             return;
         }
-        let Some(header) = framing::header(transmit.bytes.len()) else { return };
+        let Some(header) = framing::header(packet.len()) else { return };
         connection.backlog.extend(header);
-        connection.backlog.extend(&transmit.bytes);
+        connection.backlog.extend(packet);
         if connection.flush().is_err() {
             self.close(registry, token);
         }

@@ -8,7 +8,7 @@ use mio::net::UdpSocket;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
-use crate::transport::{Protocol, Transmit};
+use crate::transport::{Protocol, Route};
 
 /// Holds half a second of a busy room while the thread is held up; the kernel may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -87,16 +87,16 @@ impl Udp {
     }
 
     /// Sends one packet from the address that its candidate stands for. A full socket buffer drops it, as a network would.
-    pub fn send(&self, transmit: &Transmit) -> io::Result<()> {
-        let src_ip = if self.wildcard { self.local.get(&transmit.source).copied() } else { None };
-        let packet = quinn_udp::Transmit {
-            destination: transmit.destination,
+    pub fn send(&self, route: Route, packet: &[u8]) -> io::Result<()> {
+        let src_ip = if self.wildcard { self.local.get(&route.source).copied() } else { None };
+        let transmit = quinn_udp::Transmit {
+            destination: route.destination,
             ecn: None,
-            contents: &transmit.bytes,
+            contents: packet,
             segment_size: None,
             src_ip,
         };
-        self.state.try_send(UdpSockRef::from(&self.socket), &packet)
+        self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
     }
 }
 

@@ -250,24 +250,38 @@ impl Worker {
     fn flush(&mut self, now: Now) {
         self.signalling.handle_timeout(&mut self.sfu, now);
         self.settle(now);
-        while let Some(transmit) = self.sfu.poll_transmit() {
-            match transmit.protocol {
-                // A full buffer or an unreachable peer loses the packet, as any network may.
-                Protocol::Udp => drop(self.udp.send(&transmit)),
-                Protocol::Tcp => self.tcp.send(self.poll.registry(), &transmit),
+    }
+
+    fn send(&mut self) {
+        for (route, packets) in self.sfu.outbox().runs() {
+            for packet in packets {
+                match route.protocol {
+                    // A full buffer or an unreachable peer loses the packet, as any network may.
+                    Protocol::Udp => drop(self.udp.send(route, packet)),
+                    Protocol::Tcp => self.tcp.send(self.poll.registry(), route.destination, packet),
+                }
             }
         }
+        self.sfu.outbox().clear();
+    }
+
+    /// Lets the rooms do what they have to do, and sends what comes of it.
+    fn drive(&mut self, now: Now) {
+        while self.sfu.drive(now) {
+            self.send();
+        }
+        self.send();
     }
 
     /// Carries events from the rooms to the sessions, and their messages to the sockets, until nothing is left.
     fn settle(&mut self, now: Now) {
-        self.sfu.drive(now);
+        self.drive(now);
         while let Some(event) = self.sfu.poll_event() {
             if let EventKind::Verdict(verdict) = &event.kind {
                 self.report(event.to, verdict);
             }
             self.signalling.handle_event(&mut self.sfu, now, event);
-            self.sfu.drive(now);
+            self.drive(now);
         }
         while let Some((socket, outgoing)) = self.signalling.poll_outgoing() {
             self.deliver(now, socket, outgoing);

@@ -4,6 +4,8 @@
 //! The descriptor lies outside the encoded frame and is never encrypted. Of the frame itself only what frame encryption
 //! leaves clear is read: the first byte, and the ten bytes of a key frame's header.
 
+use super::reader::take;
+
 /// A parsed descriptor. Fields that the packet does not carry are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptor {
@@ -156,12 +158,6 @@ impl Descriptor {
             *byte = *byte & !KEY_INDEX_MASK | numbers.key_index & KEY_INDEX_MASK;
         }
     }
-}
-
-fn take(payload: &[u8], at: &mut usize) -> Option<u8> {
-    let byte = *payload.get(*at)?;
-    *at += 1;
-    Some(byte)
 }
 
 #[cfg(test)]

@@ -1,28 +1,61 @@
 //! A subscription: one track on its way to one participant. Owned by its [`Track`](super::track::Track).
 
-use super::forwarder::{Forwarder, Incoming};
+use std::time::{Duration, Instant};
+
+use super::Side;
+use super::forwarder::{Forwarder, Incoming, Outgoing};
 use super::info::ParticipantId;
-use super::layer_selector::{AliveLayers, LayerSelector, Published};
-use crate::transport::{MediaPacket, OutgoingPacket, SenderId, Vp8Fields};
+use super::layer_selector::{LayerSelector, Target};
+use super::participants::Slot;
+use crate::transport::SenderId;
+
+/// A stream this young has probably shown nothing yet: its packets may have overtaken the description that tells the client
+/// of them, and a client asks for a keyframe within a second.
+const FIRST_PICTURE_TIME: Duration = Duration::from_secs(2);
+/// How far a picture may go back behind what was shown before: little enough to look like a hiccup, and as long as the
+/// publisher would not be asked again anyway (see [`KeyframeThrottle`](super::keyframe::KeyframeThrottle)).
+const MAX_REWIND: Duration = Duration::from_millis(300);
+/// No receiver is sent the cached picture more often than this, whatever it asks: a request of a few bytes must not
+/// call for a hundred packets each time.
+const REPLAY_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) struct DownTrack {
     pub subscriber: ParticipantId,
+    /// Where the subscriber is kept, and on which of its connections the stream goes.
+    pub slot: Slot,
+    pub side: Side,
     /// The stream on the subscriber's connection; `None` until that connection exists.
     pub sender: Option<SenderId>,
     /// The SSRC that the client knows the stream by; `None` until a description with it has been sent.
     stream: Option<u32>,
+    /// Since when packets can flow on the stream; `None` while the connection is not up.
+    open_since: Option<Instant>,
     pub selector: LayerSelector,
+    /// What should flow now; kept here so that a packet need not ask why. See [`Track::retarget`](super::track::Track).
+    target: Option<Target>,
     forwarder: Forwarder,
+    /// When the newest packet arrived that was forwarded.
+    newest: Option<Instant>,
+    replayed_at: Option<Instant>,
+    /// The number of the burst it was given last.
+    pub served: u32,
 }
 
 impl DownTrack {
-    pub fn new(subscriber: ParticipantId, adaptive_stream: bool) -> Self {
+    pub fn new(subscriber: ParticipantId, slot: Slot, side: Side, adaptive_stream: bool) -> Self {
         DownTrack {
             subscriber,
+            slot,
+            side,
             sender: None,
             stream: None,
+            open_since: None,
             selector: LayerSelector::new(adaptive_stream),
+            target: None,
             forwarder: Forwarder::new(0, 0),
+            newest: None,
+            replayed_at: None,
+            served: 0,
         }
     }
 
@@ -34,48 +67,72 @@ impl DownTrack {
         }
         self.stream = stream;
         self.forwarder = Forwarder::new(first_sequence, first_timestamp);
+        self.newest = None;
+        self.open_since = None;
         stream.is_some()
     }
 
-    /// The layer that should flow now.
-    pub fn target(&self, published: &Published<'_>, alive: AliveLayers) -> Option<u8> {
-        if self.stream.is_some() { self.selector.target(published, alive) } else { None }
+    /// The connection is up: what is sent now arrives.
+    pub fn open(&mut self, now: Instant) {
+        if self.stream.is_some() {
+            self.open_since.get_or_insert(now);
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.open_since.is_some()
+    }
+
+    /// What should flow from now on.
+    pub fn aim(&mut self, target: Option<Target>) {
+        self.target = target;
+        if target.is_none() {
+            // The stream goes on without a gap, at the next keyframe.
+            self.forwarder.pause();
+        }
+    }
+
+    pub fn flows(&self) -> bool {
+        self.target.is_some()
+    }
+
+    /// A packet that goes by unused, which the forwarder still has to know of.
+    pub fn skip(&mut self, packet: &Incoming<'_>) {
+        self.forwarder.forward(None, packet);
+    }
+
+    /// How the subscriber shall see the packet; `None`: not at all.
+    pub fn forward(&mut self, packet: &Incoming<'_>) -> Option<Outgoing> {
+        let out = self.forwarder.forward(self.target.map(|t| t.spatial), packet)?;
+        self.newest = self.newest.max(Some(packet.arrival));
+        Some(out)
+    }
+
+    /// Leaves out everything up to the next keyframe.
+    pub fn interrupt(&mut self) {
+        self.forwarder.pause();
     }
 
     /// The layer whose keyframe the subscriber waits for.
-    pub fn wants_keyframe(&self, target: Option<u8>) -> Option<u8> {
-        self.forwarder.wants_keyframe_from(target)
-    }
-
-    /// The layer's stream was replaced: its numbers start over.
-    pub fn reset_layer(&mut self, layer: u8) {
-        self.forwarder.reset_layer(layer);
+    pub fn wants_keyframe(&self) -> Option<u8> {
+        self.forwarder.wants_keyframe_from(self.target.map(|t| t.spatial))
     }
 
     pub fn current_layer(&self) -> Option<u8> {
         self.forwarder.current_layer()
     }
 
-    /// The packet as this subscriber shall see it; `None`: not at all.
-    pub fn forward(
-        &mut self,
-        target: Option<u8>,
-        incoming: &Incoming<'_>,
-        packet: &MediaPacket,
-    ) -> Option<OutgoingPacket> {
-        let out = self.forwarder.forward(target, incoming)?;
-        Some(OutgoingPacket {
-            sequence: out.sequence,
-            timestamp: out.timestamp,
-            marker: out.marker,
-            arrival: packet.arrival,
-            payload: packet.payload.clone(),
-            vp8: out.vp8.map(|vp8| Vp8Fields {
-                picture_id: vp8.picture_id,
-                tl0picidx: vp8.tl0picidx,
-                keyidx: vp8.keyidx,
-            }),
-            extensions: packet.extensions.clone(),
-        })
+    /// Whether a picture that began to arrive at `began` is better than waiting for the next.
+    pub fn may_rewind(&self, began: Instant, now: Instant) -> bool {
+        let rested = self.replayed_at.is_none_or(|at| now.saturating_duration_since(at) >= REPLAY_INTERVAL);
+        let fresh = self.open_since.is_some_and(|at| now.saturating_duration_since(at) < FIRST_PICTURE_TIME);
+        let back = self.newest.map_or(Duration::ZERO, |newest| newest.saturating_duration_since(began));
+        rested && (fresh || back <= MAX_REWIND)
+    }
+
+    /// The layer comes once more, from its last keyframe on.
+    pub fn rewind(&mut self, layer: u8, now: Instant) {
+        self.forwarder.reset_layer(layer);
+        self.replayed_at = Some(now);
     }
 }

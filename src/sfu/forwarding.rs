@@ -1,5 +1,5 @@
-//! The way of a packet through a room: from the publisher's connection to every subscriber's, and the requests for
-//! keyframes that go the other way.
+//! The way of a packet into a room: from the publisher's connection to the track, whence [`fan_out`](super::fan_out) takes it
+//! to the subscribers; what comes back from them; and who speaks.
 
 use std::time::Instant;
 
@@ -7,13 +7,13 @@ use super::active_speaker::SpeakerLevel;
 use super::event::EventKind;
 use super::forwarder::{Incoming, PictureId, Vp8};
 use super::info::{Codec, MediaKind, ParticipantId, Speaker};
-use super::layer_selector::MAX_LAYERS;
+use super::pacer::Paced;
+use super::packet_cache::PacketCache;
 use super::room::Room;
 use super::timers::Timer;
-use super::track::{Track, published};
 use super::{Link, Now, TrackKey, Turn};
 use crate::rtp::{h264, vp8};
-use crate::transport::{Datagram, Event, MediaPacket, Output, SenderId};
+use crate::transport::{Datagram, Event, MediaPacket, Missing, Output};
 
 impl Room {
     pub fn receive(&mut self, now: Now, link: Link, datagram: Datagram<'_>, turn: &mut Turn) {
@@ -31,6 +31,7 @@ impl Room {
             return;
         };
         if connection.alarm.ring(at) {
+            turn.counts.wakeups += 1;
             connection.touch(link, turn);
         }
     }
@@ -41,7 +42,7 @@ impl Room {
         if let Some(connection) = self.participants.get_mut(&id).and_then(|p| p.connection(link.side))
             && std::mem::take(&mut connection.dirty)
         {
-            connection.transport.handle_timeout(now.instant);
+            connection.transport.handle_timeout(now.instant, &mut turn.outbox);
         }
         loop {
             let Some(connection) = self.participants.get_mut(&id).and_then(|p| p.connection(link.side)) else { return };
@@ -50,15 +51,14 @@ impl Room {
                     connection.alarm.set(at, Timer::Connection(link), &mut turn.timers);
                     return;
                 }
-                Output::Transmit(transmit) => {
-                    connection.learn_address((transmit.protocol, transmit.destination), link, turn);
-                    turn.counts.packets_sent += 1;
-                    turn.counts.bytes_sent += transmit.bytes.len() as u64;
-                    turn.transmits.push_back(transmit);
+                Output::Transmit(route, packet) => {
+                    connection.learn_address((route.protocol, route.destination), link, turn);
+                    turn.outbox.push(route, &packet);
                 }
-                Output::Event(Event::Media(packet)) => self.forward(now, id, packet, turn),
+                Output::Event(Event::Media(packet)) => self.arrive(now, id, packet, turn),
                 Output::Event(Event::KeyframeWanted(sender)) => self.keyframe_wanted(now, id, sender, turn),
-                Output::Event(Event::Connected) => self.became_active(now, id, link.side, turn),
+                Output::Event(Event::Missing(missing)) => self.resend(now, id, &missing, turn),
+                Output::Event(Event::Connected) => self.connected(now, link, turn),
                 Output::Event(Event::Closed) => self.connection_closed(id, turn),
                 Output::Event(Event::Data { channel, message }) => {
                     turn.emit(id, EventKind::DataReceived { channel, message })
@@ -67,127 +67,78 @@ impl Room {
         }
     }
 
-    fn forward(&mut self, now: Now, publisher: ParticipantId, packet: MediaPacket, turn: &mut Turn) {
+    /// A packet arrived: what it tells of its track, and its place in the track's cache, from where it is forwarded.
+    fn arrive(&mut self, now: Now, publisher: ParticipantId, packet: MediaPacket, turn: &mut Turn) {
         let Some(key) = self.participants.get(&publisher).and_then(|p| p.sections.get(&packet.section)).copied() else {
             return;
         };
         let Some(track) = self.tracks.get_mut(&key) else { return };
-        let incoming = describe(&packet);
+        let layer = packet.layer;
+        let Some(cache) = track.caches.get_mut(usize::from(layer)) else { return };
+        let keyframe_start = describe(&packet).keyframe_start;
         if packet.codec.kind() == MediaKind::Audio {
-            if let Some(level) = packet.audio_level.filter(|_| !track.info.muted) {
-                self.speakers.observe(now.instant, publisher, level);
+            if let Some(audio) = packet.extensions.audio_level.filter(|_| !track.info.muted) {
+                self.speakers.observe(now.instant, publisher, audio.level);
                 if let Some(at) = self.speakers.next_timeout() {
                     self.speakers_alarm.set(at, Timer::Speakers(self.id), &mut turn.timers);
                 }
             }
-        } else {
-            track.activity.observe(packet.layer, now.instant);
-            if incoming.keyframe_start
-                && let Some(throttle) = track.throttles.get_mut(usize::from(packet.layer))
-            {
-                throttle.keyframe_seen(now.instant);
-                track.broken[usize::from(packet.layer)] = false;
-            }
+        } else if keyframe_start {
+            track.throttles[usize::from(layer)].keyframe_seen(now.instant);
+            track.broken[usize::from(layer)] = false;
         }
-        let alive = track.activity.alive();
-        let mut wanted = [false; MAX_LAYERS];
-        let published = published(&track.info);
-        for down_track in &mut track.down_tracks {
-            if packet.restarted {
-                down_track.reset_layer(packet.layer);
-            }
-            // Muted: what still comes is left out without a gap.
-            let target = if track.info.muted { None } else { down_track.target(&published, alive) };
-            let outgoing = down_track.forward(target, &incoming, &packet);
-            if let Some(layer) = down_track.wants_keyframe(target) {
-                wanted[usize::from(layer)] = true;
-            }
-            let (Some(outgoing), Some(sender)) = (outgoing, down_track.sender) else { continue };
-            let Some(subscriber) = self.participants.get_mut(&down_track.subscriber) else { continue };
-            let link = Link { room: self.id, participant: down_track.subscriber, side: subscriber.downstream_side() };
-            let Some(connection) = subscriber.downstream_connection() else { continue };
-            connection.transport.send(sender, outgoing);
-            connection.touch(link, turn);
-            turn.counts.packets_forwarded += 1;
+        let video = packet.codec.kind() == MediaKind::Video;
+        let Some(sequence) = cache.insert(packet, keyframe_start).map(|kept| kept.sequence) else { return };
+        if video && track.activity.observe(layer, now.instant) {
+            track.stale = true;
         }
-        if packet.codec.kind() == MediaKind::Video && wanted.contains(&true) {
-            self.request_keyframes(now, key, wanted, turn);
+        self.enqueue(key, layer, sequence, turn);
+    }
+
+    /// Something changed on which every subscription of the track depends.
+    pub fn retarget(&mut self, now: Now, key: TrackKey, turn: &mut Turn) {
+        if let Some(track) = self.tracks.get_mut(&key) {
+            if track.info.muted {
+                // A muted camera may stay so for hours.
+                track.caches.iter_mut().for_each(PacketCache::clear);
+            }
+            track.retarget();
+            self.refresh_pictures(now, key, turn);
         }
     }
 
-    // --- keyframes ----------------------------------------------------------------------------------------------
-
-    /// A subscriber's decoder lost its picture.
-    fn keyframe_wanted(&mut self, now: Now, subscriber: ParticipantId, sender: SenderId, turn: &mut Turn) {
-        let Some(participant) = self.participants.get(&subscriber) else { return };
-        let Some(key) = participant.subscribed.iter().find(|(_, s)| **s == Some(sender)).map(|(key, _)| *key) else {
+    /// Packets that waited so as not to leave in a burst.
+    pub fn pacer_due(&mut self, now: Now, at: Instant, link: Link, turn: &mut Turn) {
+        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side))
+        else {
             return;
         };
-        // Audio has no keyframes to give: a request for one would be repeated for ever.
-        let video = |track: &&mut Track| track.info.announced.kind == MediaKind::Video;
-        let Some(track) = self.tracks.get_mut(&key).filter(video) else { return };
-        // While a switch is under way its own request is out already.
-        let Some(layer) = track.down_track(subscriber).and_then(|d| d.current_layer()) else { return };
-        track.broken[usize::from(layer)] = true;
-        let mut wanted = [false; MAX_LAYERS];
-        wanted[usize::from(layer)] = true;
-        self.request_keyframes(now, key, wanted, turn);
-    }
-
-    /// Asks for a keyframe of every layer that a subscriber waits for: after a subscription, a change of layer, an unmute.
-    pub fn refresh_pictures(&mut self, now: Now, key: TrackKey, turn: &mut Turn) {
-        let Some(track) = self.tracks.get(&key) else { return };
-        if track.info.announced.kind == MediaKind::Video {
-            let wanted = track.wanted_layers();
-            self.request_keyframes(now, key, wanted, turn);
-        }
-    }
-
-    fn request_keyframes(&mut self, now: Now, key: TrackKey, layers: [bool; MAX_LAYERS], turn: &mut Turn) {
-        let Some(track) = self.tracks.get_mut(&key) else { return };
-        for (throttle, wanted) in track.throttles.iter_mut().zip(layers) {
-            if wanted {
-                throttle.request(now.instant);
-            }
-        }
-        self.send_keyframe_requests(now, key, turn);
-    }
-
-    pub fn track_due(&mut self, now: Now, at: Instant, key: TrackKey, turn: &mut Turn) {
-        let Some(track) = self.tracks.get_mut(&key) else { return };
-        if !track.alarm.ring(at) {
+        if !connection.pacer.alarm.ring(at) {
             return;
         }
-        // A request nobody waits for any more is not repeated.
-        let waiting = track.wanted_layers();
-        for (layer, throttle) in (0u8..).zip(&mut track.throttles) {
-            let broken = track.broken[usize::from(layer)];
-            let watched = || track.down_tracks.iter().any(|d| d.current_layer() == Some(layer));
-            let wanted = waiting[usize::from(layer)] || (broken && watched());
-            if !wanted {
-                throttle.cancel();
-                track.broken[usize::from(layer)] = false;
+        for _ in 0..connection.pacer.helping(connection.transport.estimate()) {
+            let Some(Paced { track, sender, origin, out }) = connection.pacer.pop() else { break };
+            let cached = self.tracks.get(&track).and_then(|t| t.cached(origin));
+            if let Some(packet) = cached {
+                connection.send(now, link, sender, &out, packet, turn);
             }
         }
-        self.send_keyframe_requests(now, key, turn);
+        if let Some(next) = connection.pacer.next_timeout(now.instant) {
+            connection.pacer.alarm.set(next, Timer::Pacer(link), &mut turn.timers);
+        }
     }
 
-    fn send_keyframe_requests(&mut self, now: Now, key: TrackKey, turn: &mut Turn) {
-        let Some(track) = self.tracks.get_mut(&key) else { return };
-        let Some(section) = track.section else { return };
-        let Some(publisher) = self.participants.get_mut(&track.publisher) else { return };
-        let Some(connection) = publisher.publisher.as_mut() else { return };
-        let link = Link { room: self.id, participant: track.publisher, side: super::Side::Publisher };
-        for (layer, throttle) in (0u8..).zip(&mut track.throttles) {
-            if throttle.poll(now.instant) {
-                connection.transport.request_keyframe(section, layer);
-                connection.touch(link, turn);
-                turn.counts.keyframes_requested += 1;
-            }
-        }
-        if let Some(at) = track.throttles.iter().filter_map(|t| t.next_timeout()).min() {
-            track.alarm.set(at, Timer::Track(self.id, key), &mut turn.timers);
-        }
+    /// The receiver of a stream lost a packet.
+    fn resend(&mut self, now: Now, subscriber: ParticipantId, missing: &Missing, turn: &mut Turn) {
+        let Some(participant) = self.participants.get_mut(&subscriber) else { return };
+        let Some(key) = participant.senders.get(&missing.sender) else { return };
+        let cached = self.tracks.get(key).and_then(|track| track.cached(missing.origin));
+        let (Some(packet), Some(connection)) = (cached, participant.downstream_connection()) else {
+            turn.counts.packets_expired += 1;
+            return;
+        };
+        connection.transport.resend(now.instant, missing, &packet.payload, &packet.extensions, &mut turn.outbox);
+        turn.counts.packets_resent += 1;
     }
 
     // --- speakers -----------------------------------------------------------------------------------------------
@@ -242,7 +193,7 @@ impl Room {
 
 /// What the forwarder needs to know of a packet. Nothing past the codec's payload descriptor is looked at, but for the
 /// frame type bit that stays clear under end-to-end encryption.
-fn describe(packet: &MediaPacket) -> Incoming<'_> {
+pub(super) fn describe(packet: &MediaPacket) -> Incoming<'_> {
     let (keyframe_start, vp8) = match packet.codec {
         Codec::Opus => (true, None),
         Codec::H264 => (h264::starts_key_frame(&packet.payload), None),

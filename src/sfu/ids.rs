@@ -3,12 +3,14 @@
 //! Keeping the generator here makes the whole SFU repeatable under test: one seed, one run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::Now;
 use super::info::{MediaKind, Sid, TrackSource};
-use crate::transport::IceCredentials;
+use crate::transport::{IceCredentials, NewConnection};
 
 /// Without 0/O, 1/I/l: sids end up in logs and are read aloud.
 const SID_ALPHABET: &[u8] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -64,9 +66,15 @@ impl Ids {
         }
     }
 
-    /// The `o=` line's session id; 62 bits, as RFC 9429 §5.2.1 recommends.
-    pub fn sdp_session(&mut self) -> u64 {
-        self.rng.random::<u64>() >> 2
+    pub fn connection(&mut self, now: Now) -> NewConnection {
+        NewConnection {
+            ice: self.ice(),
+            // 62 bits, as RFC 9429 §5.2.1 recommends.
+            session_id: self.rng.random::<u64>() >> 2,
+            seed: self.rng.random(),
+            now: now.instant,
+            unix_time: Duration::from_millis(now.unix_ms),
+        }
     }
 
     pub fn first_sequence(&mut self) -> u16 {

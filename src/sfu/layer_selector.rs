@@ -1,20 +1,30 @@
-//! Which simulcast layer of a track should flow to one subscriber.
+//! Which layers of a track should flow to one subscriber.
 //!
-//! [`LayerSelector`] belongs to a subscription and knows what the subscriber asked for. [`LayerActivity`] belongs to a
-//! track and knows which layers the publisher is sending: a browser stops and starts layers as its uplink and CPU
-//! allow, and tells nobody, so it has to be seen from the packets. The answer is a wish: the
-//! [`Forwarder`](super::forwarder::Forwarder) carries it out at the next keyframe.
-
-use std::time::{Duration, Instant};
+//! [`LayerSelector`] belongs to a subscription and knows what the subscriber asked for and what its bandwidth allows; the
+//! track knows which layers there are ([`layer_activity`](super::layer_activity)). The answer is a wish: the
+//! [`Forwarder`](super::forwarder::Forwarder) carries it out where the stream lets it, at the next keyframe at the latest.
 
 use super::info::{LayerInfo, Quality};
+use super::layer_activity::{AliveLayers, FrameRates};
 
-/// Layers of one track. Browsers send at most three.
+/// Layers of one track, each a simulcast stream or a spatial layer of a scalable one. Browsers send at most three.
 pub const MAX_LAYERS: usize = 3;
+/// Temporal layers of one layer; what VP8 can number (RFC 7741 §4.2), and more than any browser sends.
+pub const MAX_TEMPORAL_LAYERS: usize = 4;
 
-/// A layer has stopped when it was silent for this long while another layer of the track was not. Three frames of the
-/// slowest layer in use (screen shares with 3 frames a second); a shorter time would flap, a longer one is a freeze.
-const LAYER_TIMEOUT: Duration = Duration::from_secs(1);
+/// What may flow of a track: this layer, and its temporal layers up to that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Simulcast or spatial layer, 0 = lowest. Of a scalable stream the layers below flow, too.
+    pub spatial: u8,
+    /// 0 = the base layer only.
+    pub temporal: u8,
+}
+
+impl Target {
+    /// Everything there is.
+    pub const MAX: Target = Target { spatial: MAX_LAYERS as u8 - 1, temporal: MAX_TEMPORAL_LAYERS as u8 - 1 };
+}
 
 /// A layer does for a request that is larger by this much: a video scaled up by a fifth looks the same and costs a
 /// quarter of the next layer. In percent of the requested size.
@@ -34,6 +44,8 @@ pub struct TrackSettings {
     /// Size on screen in pixels; 0 = not given.
     pub width: u32,
     pub height: u32,
+    /// Frames a second that are enough; 0 = not given.
+    pub fps: u32,
 }
 
 /// What the publisher announced about a video.
@@ -44,12 +56,14 @@ pub struct Published<'a> {
     /// Size of the highest layer in pixels; 0 = not known.
     pub width: u32,
     pub height: u32,
+    pub frame_rates: &'a FrameRates,
 }
 
 #[derive(Debug, Clone)]
 pub struct LayerSelector {
     initial: Quality,
     settings: Option<TrackSettings>,
+    cap: Option<Target>,
 }
 
 impl LayerSelector {
@@ -57,7 +71,7 @@ impl LayerSelector {
     /// a large call are small; others get the best at once.
     pub fn new(adaptive_stream: bool) -> Self {
         let initial = if adaptive_stream { Quality::Low } else { Quality::High };
-        LayerSelector { initial, settings: None }
+        LayerSelector { initial, settings: None, cap: Some(Target::MAX) }
     }
 
     pub fn set(&mut self, settings: TrackSettings) {
@@ -69,20 +83,38 @@ impl LayerSelector {
         self.settings.is_some_and(|s| s.disabled)
     }
 
-    /// The layer that should flow now, 0 = lowest; `None` when nothing should. A layer that is not alive is replaced by
-    /// the next lower one that is, else the next higher: a wrong size is better than no picture.
-    pub fn target(&self, published: &Published, alive: AliveLayers) -> Option<u8> {
+    /// What the subscriber's bandwidth allows; `None` pauses the track.
+    pub fn set_cap(&mut self, cap: Option<Target>) {
+        self.cap = cap;
+    }
+
+    pub fn cap(&self) -> Option<Target> {
+        self.cap
+    }
+
+    /// What should flow now; `None` when nothing should.
+    pub fn target(&self, published: &Published, alive: AliveLayers) -> Option<Target> {
+        let wanted = self.wanted(published, alive)?;
+        let cap = self.cap?;
+        let spatial =
+            if wanted.spatial > cap.spatial { nearest(cap.spatial, cap.spatial, alive) } else { wanted.spatial };
+        Some(Target { spatial, temporal: wanted.temporal.min(cap.temporal) })
+    }
+
+    /// What the subscriber asks for, were bandwidth no matter; `None` when it turned the track off. A layer that is not
+    /// alive is replaced by the next lower one that is, else the next higher: a wrong size is better than no picture.
+    pub fn wanted(&self, published: &Published, alive: AliveLayers) -> Option<Target> {
         if self.is_disabled() {
             return None;
         }
-        let wanted = self.wanted(published, alive);
-        let lower = (0..=wanted).rev().find(|&layer| alive.contains(layer));
-        let higher = || (wanted + 1..MAX_LAYERS as u8).find(|&layer| alive.contains(layer));
-        Some(lower.or_else(higher).unwrap_or(wanted))
+        let spatial = nearest(self.wanted_layer(published, alive), Target::MAX.spatial, alive);
+        let fps = self.settings.map_or(0, |s| s.fps);
+        let temporal = if fps > 0 { published.frame_rates.temporal_for(spatial, fps) } else { Target::MAX.temporal };
+        Some(Target { spatial, temporal })
     }
 
     /// The best layer for the request, were all alive.
-    fn wanted(&self, published: &Published, alive: AliveLayers) -> u8 {
+    fn wanted_layer(&self, published: &Published, alive: AliveLayers) -> u8 {
         let count = published.layers.len().max(alive.count()).clamp(1, MAX_LAYERS);
         match self.settings {
             Some(s) if s.width > 0 || s.height > 0 => by_size(&s, published, count),
@@ -90,6 +122,13 @@ impl LayerSelector {
             None => by_quality(self.initial, published.layers, count),
         }
     }
+}
+
+/// The layer itself if it is alive, else the next lower one that is, else the next higher up to `top`.
+fn nearest(layer: u8, top: u8, alive: AliveLayers) -> u8 {
+    let lower = (0..=layer).rev().find(|&layer| alive.contains(layer));
+    let higher = || (layer + 1..=top).find(|&layer| alive.contains(layer));
+    lower.or_else(higher).unwrap_or(layer)
 }
 
 /// The highest layer that is not above `quality`, by the announced qualities, else by position.
@@ -143,63 +182,10 @@ fn layer_size(published: &Published, layer: usize, count: usize) -> (u32, u32) {
     (scale(width, short), scale(height, short))
 }
 
-/// The layers that a publisher is sending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct AliveLayers(u8);
-
-impl AliveLayers {
-    pub fn contains(self, layer: u8) -> bool {
-        (layer as usize) < MAX_LAYERS && self.0 & (1 << layer) != 0
-    }
-
-    /// How many layers there are at least.
-    fn count(self) -> usize {
-        (u8::BITS - self.0.leading_zeros()) as usize
-    }
-}
-
-/// Sees from the packets of a track which of its layers are alive. Layers are measured against each other and not
-/// against the clock: when all fall silent (mute, network), there is nothing better to switch to.
-#[derive(Debug, Clone, Default)]
-pub struct LayerActivity {
-    last: [Option<Instant>; MAX_LAYERS],
-    newest: Option<Instant>,
-    alive: AliveLayers,
-}
-
-impl LayerActivity {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// A packet of `layer` arrived. True when the set of alive layers changed: then every subscription's target may
-    /// have, too.
-    pub fn observe(&mut self, layer: u8, now: Instant) -> bool {
-        if layer as usize >= MAX_LAYERS {
-            return false;
-        }
-        // The track as a whole was silent: its layers resume one after the other and get time to do so.
-        let resumes = self.newest.is_some_and(|newest| now.saturating_duration_since(newest) > LAYER_TIMEOUT);
-        self.newest = Some(now);
-        let mut alive = AliveLayers::default();
-        for (i, last) in self.last.iter_mut().enumerate() {
-            if i == layer as usize || (resumes && self.alive.contains(i as u8)) {
-                *last = Some(now);
-            }
-            if last.is_some_and(|last| now.saturating_duration_since(last) <= LAYER_TIMEOUT) {
-                alive.0 |= 1 << i;
-            }
-        }
-        std::mem::replace(&mut self.alive, alive) != alive
-    }
-
-    pub fn alive(&self) -> AliveLayers {
-        self.alive
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use Quality::{High, Low, Medium};
 
@@ -212,11 +198,20 @@ mod tests {
     }
 
     fn alive(layers: &[u8]) -> AliveLayers {
-        AliveLayers(layers.iter().fold(0, |bits, layer| bits | 1 << layer))
+        AliveLayers::of(layers)
+    }
+
+    fn published<'a>(layers: &'a [LayerInfo], width: u32, height: u32) -> Published<'a> {
+        static UNKNOWN: LazyLock<FrameRates> = LazyLock::new(FrameRates::default);
+        Published { layers, width, height, frame_rates: &UNKNOWN }
+    }
+
+    fn spatial(target: Option<Target>) -> Option<u8> {
+        target.map(|target| target.spatial)
     }
 
     fn size(width: u32, height: u32) -> TrackSettings {
-        TrackSettings { disabled: false, quality: Low, width, height }
+        TrackSettings { disabled: false, quality: Low, width, height, fps: 0 }
     }
 
     fn quality(quality: Quality) -> TrackSettings {
@@ -227,15 +222,18 @@ mod tests {
         let (width, height) = layers.last().map_or((1280, 720), |top| (top.width, top.height));
         let mut selector = LayerSelector::new(true);
         selector.set(settings);
-        selector.target(&Published { layers, width, height }, alive)
+        spatial(selector.target(&published(layers, width, height), alive))
     }
 
     #[test]
     fn before_any_settings_adaptive_subscribers_get_the_lowest_and_others_the_highest() {
         let layers = camera();
-        let published = Published { layers: &layers, width: 1280, height: 720 };
-        assert_eq!(LayerSelector::new(true).target(&published, alive(&[0, 1, 2])), Some(0));
-        assert_eq!(LayerSelector::new(false).target(&published, alive(&[0, 1, 2])), Some(2));
+        let published = published(&layers, 1280, 720);
+        assert_eq!(spatial(LayerSelector::new(true).target(&published, alive(&[0, 1, 2]))), Some(0));
+        assert_eq!(
+            LayerSelector::new(false).target(&published, alive(&[0, 1, 2])),
+            Some(Target { spatial: 2, temporal: 3 })
+        );
     }
 
     #[test]
@@ -275,17 +273,17 @@ mod tests {
             assert_eq!(target(size(width, height), &[], alive(&[0, 1, 2])), Some(expected), "{width}x{height}");
         }
         let nameless = [layer(Low, 0, 0), layer(Medium, 0, 0)];
-        let published = Published { layers: &nameless, width: 640, height: 480 };
+        let published_nameless = published(&nameless, 640, 480);
         let mut selector = LayerSelector::new(true);
         for (height, expected) in [(180, 0), (360, 1), (1080, 1)] {
             selector.set(size(0, height));
-            assert_eq!(selector.target(&published, alive(&[0, 1])), Some(expected), "{height}");
+            assert_eq!(spatial(selector.target(&published_nameless, alive(&[0, 1]))), Some(expected), "{height}");
         }
         // Nothing known at all, so nothing to compare with: the best.
-        let unknown = Published { layers: &[], width: 0, height: 0 };
+        let unknown = published(&[], 0, 0);
         selector.set(size(320, 180));
-        assert_eq!(selector.target(&unknown, alive(&[0, 1, 2])), Some(2));
-        assert_eq!(selector.target(&unknown, alive(&[0])), Some(0));
+        assert_eq!(spatial(selector.target(&unknown, alive(&[0, 1, 2]))), Some(2));
+        assert_eq!(spatial(selector.target(&unknown, alive(&[0]))), Some(0));
     }
 
     #[test]
@@ -337,36 +335,24 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_is_dead_when_it_is_silent_and_others_are_not() {
-        let t0 = Instant::now();
-        let mut activity = LayerActivity::new();
-        let at = |ms| t0 + Duration::from_millis(ms);
-        assert!(activity.observe(0, at(0)));
-        assert!(!activity.observe(0, at(33)));
-        assert!(activity.observe(2, at(40)));
-        assert_eq!(activity.alive(), alive(&[0, 2]));
-        assert!(!activity.observe(0, at(1040)));
-        assert!(activity.observe(0, at(1041)), "the high layer stopped");
-        assert_eq!(activity.alive(), alive(&[0]));
-        assert!(activity.observe(2, at(1042)), "and came back");
-        assert!(!activity.observe(7, at(1043)));
-    }
-
-    #[test]
-    fn a_track_that_stalls_as_a_whole_keeps_its_layers() {
-        let t0 = Instant::now();
-        let mut activity = LayerActivity::new();
-        for layer in 0..3 {
-            activity.observe(layer, t0);
-        }
-        let later = t0 + Duration::from_secs(60);
-        assert!(!activity.observe(1, later));
-        assert_eq!(activity.alive(), alive(&[0, 1, 2]));
-        // Layer 0 does not come back.
-        for n in 1..=30 {
-            assert!(!activity.observe(2, later + Duration::from_millis(33 * n)));
-        }
-        activity.observe(1, later + Duration::from_millis(1001));
-        assert_eq!(activity.alive(), alive(&[1, 2]));
+    fn bandwidth_caps_what_was_asked_for() {
+        let layers = camera();
+        let mut selector = LayerSelector::new(false);
+        let all = alive(&[0, 1, 2]);
+        let of = |selector: &LayerSelector, alive| {
+            selector.target(&published(&layers, 1280, 720), alive).map(|t| (t.spatial, t.temporal))
+        };
+        assert_eq!(selector.cap(), Some(Target::MAX));
+        assert_eq!(of(&selector, all), Some((2, 3)));
+        selector.set_cap(Some(Target { spatial: 1, temporal: 0 }));
+        assert_eq!(of(&selector, all), Some((1, 0)));
+        assert_eq!(of(&selector, alive(&[0, 2])), Some((0, 0)), "the next lower one that is sent");
+        assert_eq!(of(&selector, alive(&[2])), Some((1, 0)), "not the next higher one: it would not fit");
+        let wanted = selector.wanted(&published(&layers, 1280, 720), all);
+        assert_eq!(wanted, Some(Target { spatial: 2, temporal: 3 }), "whatever the cap");
+        selector.set_cap(None);
+        assert_eq!(of(&selector, all), None);
+        selector.set(TrackSettings { disabled: true, ..size(0, 0) });
+        assert_eq!(selector.wanted(&published(&layers, 1280, 720), all), None);
     }
 }

@@ -2,22 +2,30 @@
 //!
 //! One [`Sfu`] belongs to one worker thread and owns its rooms, their participants and their peer connections. Front doors
 //! (`livekit`, later `focus` and WHIP) call its methods and carry out its [`Event`]s; `net` feeds datagrams and sends
-//! what [`Sfu::poll_transmit`] gives.
+//! what is in [`Sfu::outbox`].
 //!
-//! The way of a packet: [`Sfu::receive`] finds the connection → [`forwarding`] sends it through the track's
-//! [`DownTrack`](down_track::DownTrack)s → each subscriber's connection encrypts it → [`Sfu::poll_transmit`].
+//! The way of a packet: [`Sfu::receive`] finds the connection, which decrypts it → [`forwarding`] puts it into the track's
+//! [`PacketCache`](packet_cache::PacketCache) → [`Sfu::drive`] sends all that came through the track's
+//! [`DownTrack`](down_track::DownTrack)s ([`fan_out`]) → each subscriber's connection encrypts it into [`Sfu::outbox`].
 //! The way of a join: [`Sfu::join`] → [`Room`] → offer and answer in [`publication`] and [`subscription`].
 
 mod active_speaker;
 mod down_track;
+mod down_tracks;
 mod event;
+mod fan_out;
 mod forwarder;
 mod forwarding;
 mod ids;
 mod info;
 mod keyframe;
+mod layer_activity;
 mod layer_selector;
+mod pacer;
+mod packet_cache;
 mod participant;
+mod participants;
+mod pictures;
 mod publication;
 mod room;
 mod subscription;
@@ -31,7 +39,8 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::transport::classify::{self, Datagram as Classified};
-use crate::transport::{Datagram, Protocol, Settings, Transmit};
+use crate::transport::{Datagram, Outbox, Protocol, Settings};
+use fan_out::FanOut;
 use ids::Ids;
 use room::Room;
 use timers::{Timer, Timers};
@@ -123,6 +132,16 @@ pub struct Counts {
     /// Longer than any peer of ours sends.
     pub packets_oversized: u64,
     pub keyframes_requested: u64,
+    /// Packets that waited so as not to leave in a burst.
+    pub packets_paced: u64,
+    /// Packets that a receiver asked for again, and that were still there.
+    pub packets_resent: u64,
+    /// The same, but they were not.
+    pub packets_expired: u64,
+    /// Subscribers that were shown a picture out of the cache.
+    pub pictures_replayed: u64,
+    /// How often a connection was woken by its own timer: ICE, DTLS, SCTP, RTCP.
+    pub wakeups: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -156,7 +175,9 @@ struct Turn {
     timers: Timers,
     routes: Routes,
     events: VecDeque<Event>,
-    transmits: VecDeque<Transmit>,
+    outbox: Outbox,
+    /// Tracks with packets to forward.
+    fan_out: FanOut,
     /// Connections written to since they were drained last.
     dirty: Vec<Link>,
     /// Participants that a step found to be gone.
@@ -202,7 +223,8 @@ impl Sfu {
                 timers: Timers::default(),
                 routes: Routes::default(),
                 events: VecDeque::new(),
-                transmits: VecDeque::new(),
+                outbox: Outbox::default(),
+                fan_out: FanOut::default(),
                 dirty: Vec::new(),
                 leaving: Vec::new(),
                 counts: Counts::default(),
@@ -414,31 +436,44 @@ impl Sfu {
         }
     }
 
-    /// Does everything that is due: timers, and what the datagrams and calls before left to send.
-    pub fn drive(&mut self, now: Now) {
+    /// Does what is due: timers, and what the datagrams and calls before left to send. Stops when the [`Self::outbox`] is
+    /// full; call again after sending while this gives true.
+    pub fn drive(&mut self, now: Now) -> bool {
         loop {
-            while let Some(link) = self.turn.dirty.pop() {
+            if self.turn.outbox.is_full() {
+                return true;
+            }
+            if let Some((room, track)) = self.turn.fan_out.next() {
+                let left = self.rooms.get_mut(&room).is_some_and(|room| !room.fan_out(now, track, &mut self.turn));
+                if !left {
+                    self.turn.fan_out.done((room, track));
+                }
+                continue;
+            }
+            if let Some(link) = self.turn.dirty.pop() {
                 if let Some(room) = self.rooms.get_mut(&link.room) {
                     room.drain(now, link, &mut self.turn);
                 }
+                continue;
             }
             if let Some((id, reason)) = self.turn.leaving.pop() {
                 self.leave(now, id, reason);
                 continue;
             }
-            let Some((at, timer)) = self.turn.timers.pop_due(now.instant) else { break };
+            let Some((at, timer)) = self.turn.timers.pop_due(now.instant) else { return false };
             self.handle_timer(now, at, timer);
         }
     }
 
     fn handle_timer(&mut self, now: Now, at: Instant, timer: Timer) {
         let room_id = match timer {
-            Timer::Connection(link) => link.room,
+            Timer::Connection(link) | Timer::Pacer(link) => link.room,
             Timer::Participant(room, _) | Timer::Track(room, _) | Timer::Speakers(room) | Timer::Room(room) => room,
         };
         let Some(room) = self.rooms.get_mut(&room_id) else { return };
         match timer {
             Timer::Connection(link) => room.connection_due(at, link, &mut self.turn),
+            Timer::Pacer(link) => room.pacer_due(now, at, link, &mut self.turn),
             Timer::Track(_, track) => room.track_due(now, at, track, &mut self.turn),
             Timer::Speakers(_) => room.speakers_due(now, at, &mut self.turn),
             Timer::Participant(_, id) => {
@@ -459,8 +494,9 @@ impl Sfu {
         self.turn.timers.next()
     }
 
-    pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.turn.transmits.pop_front()
+    /// Packets to send. The caller clears it afterwards.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.turn.outbox
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -468,10 +504,13 @@ impl Sfu {
     }
 
     pub fn counts(&self) -> Counts {
+        let sent = self.turn.outbox.written();
         Counts {
             rooms: self.rooms.len(),
             participants: self.members.len(),
             tracks: self.rooms.values().map(Room::track_count).sum(),
+            packets_sent: sent.packets,
+            bytes_sent: sent.bytes,
             ..self.turn.counts
         }
     }

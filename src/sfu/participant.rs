@@ -1,20 +1,26 @@
 //! One participant: who it is, its connections, and where its negotiation stands. Owned by its [`Room`](super::room::Room).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::event::FailureReason;
-use super::info::{LeaveReason, ParticipantId, ParticipantInfo, ParticipantState, Permissions, Sid};
+use super::forwarder::{Outgoing, Vp8Rewrite};
+use super::info::{LeaveReason, MediaKind, ParticipantId, ParticipantInfo, ParticipantState, Permissions, Sid};
+use super::pacer::{Paced, Pacer};
+use super::participants::Slot;
 use super::timers::{Alarm, Timer};
 use super::{JoinOptions, Link, Negotiation, Now, Side, TrackKey, Turn};
-use crate::transport::{Progress, Protocol, SenderId, Transport};
+use crate::rtp::{Rewrite, vp8};
+use crate::transport::{MediaPacket, Origin, OutgoingPacket, Progress, Protocol, SenderId, Transport};
 
 /// Addresses one connection may be reached at; a client that moves between networks needs a few, a flood gets no more.
 const MAX_ADDRESSES: usize = 20;
 
 pub(super) struct Participant {
     pub id: ParticipantId,
+    /// Given by [`Participants`](super::participants::Participants).
+    pub slot: Slot,
     pub sid: Sid,
     pub identity: String,
     pub name: String,
@@ -37,6 +43,8 @@ pub(super) struct Participant {
     pub sections: BTreeMap<usize, TrackKey>,
     /// What it hears and sees.
     pub subscribed: BTreeMap<TrackKey, Option<SenderId>>,
+    /// Which track a stream on the connection carries: for what its receiver asks.
+    pub senders: HashMap<SenderId, TrackKey>,
     pub downstream: Downstream,
     /// Since when its signalling is gone.
     pub signal_lost_at: Option<Instant>,
@@ -65,6 +73,7 @@ pub(super) struct Connection {
     pub transport: Transport,
     ufrag: String,
     addresses: Vec<(Protocol, SocketAddr)>,
+    pub pacer: Pacer<Paced>,
     pub alarm: Alarm,
     pub dirty: bool,
 }
@@ -73,7 +82,14 @@ impl Connection {
     pub fn new(mut transport: Transport, link: Link, turn: &mut Turn) -> Self {
         let ufrag = transport.ufrag();
         turn.routes.ufrags.insert(ufrag.clone(), link);
-        Connection { transport, ufrag, addresses: Vec::new(), alarm: Alarm::default(), dirty: false }
+        Connection {
+            transport,
+            ufrag,
+            addresses: Vec::new(),
+            pacer: Pacer::default(),
+            alarm: Alarm::default(),
+            dirty: false,
+        }
     }
 
     /// Something was written or changed: it wants to be drained.
@@ -82,6 +98,61 @@ impl Connection {
             self.dirty = true;
             turn.dirty.push(link);
         }
+    }
+
+    /// Sends a packet of a track to its subscriber: at once, or when those before it have left.
+    pub fn forward(
+        &mut self,
+        now: Now,
+        link: Link,
+        (track, sender): (TrackKey, SenderId),
+        out: &Outgoing,
+        packet: &MediaPacket,
+        turn: &mut Turn,
+    ) {
+        // Speech waits for nothing: it is small, and late it is useless.
+        if packet.codec.kind() == MediaKind::Audio || self.pacer.admit(now.instant) {
+            self.send(now, link, sender, out, packet, turn);
+            return;
+        }
+        let origin = Origin { layer: packet.layer, sequence: packet.sequence };
+        let due = self.pacer.push(now.instant, Paced { track, sender, origin, out: *out });
+        self.pacer.alarm.set(due, Timer::Pacer(link), &mut turn.timers);
+        turn.counts.packets_paced += 1;
+    }
+
+    pub fn send(
+        &mut self,
+        now: Now,
+        link: Link,
+        sender: SenderId,
+        out: &Outgoing,
+        packet: &MediaPacket,
+        turn: &mut Turn,
+    ) {
+        let vp8 = |fields: Vp8Rewrite| vp8::Numbers {
+            picture_id: fields.picture_id.unwrap_or_default(),
+            tl0_picture_index: fields.tl0picidx.unwrap_or_default(),
+            key_index: fields.keyidx.unwrap_or_default(),
+        };
+        let packet = OutgoingPacket {
+            sequence: out.sequence,
+            timestamp: out.timestamp,
+            marker: out.marker,
+            payload: &packet.payload,
+            rewrite: out.vp8.map_or(Rewrite::None, |fields| Rewrite::Vp8(vp8(fields))),
+            dependency: None,
+            extensions: &packet.extensions,
+            arrival: packet.arrival,
+            sender_time: packet.sender_time,
+            origin: Origin { layer: packet.layer, sequence: packet.sequence },
+        };
+        match self.transport.send(now.instant, sender, &packet, &mut turn.outbox) {
+            Some(at) if at <= now.instant => self.touch(link, turn),
+            Some(at) => self.alarm.set(at, Timer::Connection(link), &mut turn.timers),
+            None => {}
+        }
+        turn.counts.packets_forwarded += 1;
     }
 
     /// After an ICE restart datagrams carry the new user fragment; the old one stays valid until the new pair is up.
@@ -121,6 +192,7 @@ impl Participant {
         let offer_id = turn.ids.first_offer();
         Participant {
             id,
+            slot: Slot::default(),
             sid: turn.ids.participant(),
             identity: options.identity,
             name: options.name,
@@ -140,6 +212,7 @@ impl Participant {
             published: Vec::new(),
             sections: BTreeMap::new(),
             subscribed: BTreeMap::new(),
+            senders: HashMap::new(),
             downstream: Downstream { offer_id, ..Downstream::default() },
             signal_lost_at: None,
             alarm: Alarm::default(),

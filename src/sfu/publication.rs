@@ -47,10 +47,10 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&id) else { return true };
         let link = Link { room: self.id, participant: id, side: Side::Publisher };
         if participant.publisher.is_none() {
-            let (ice, session) = (turn.ids.ice(), turn.ids.sdp_session());
+            let new = turn.ids.connection(now);
             let transport = match participant.negotiation {
-                Negotiation::Single => Transport::answerer(&turn.settings, sdp, ice, session, now.instant),
-                Negotiation::Dual => Ok(Transport::upstream(&turn.settings, ice, session, now.instant)),
+                Negotiation::Single => Transport::answerer(&turn.settings, sdp, new),
+                Negotiation::Dual => Ok(Transport::upstream(&turn.settings, new)),
             };
             let Ok(transport) = transport else { return false };
             participant.publisher = Some(Connection::new(transport, link, turn));
@@ -156,9 +156,8 @@ impl Room {
             if track.is_published() {
                 self.changed(id, turn);
             }
-            if !muted {
-                self.refresh_pictures(now, key, turn);
-            } else if kind == MediaKind::Audio {
+            self.retarget(now, key, turn);
+            if muted && kind == MediaKind::Audio {
                 self.silence(id, turn);
             }
         }
@@ -168,8 +167,9 @@ impl Room {
     /// Takes a track away from everybody. The publisher's own lists are the caller's.
     pub fn remove_track(&mut self, now: Now, key: TrackKey, turn: &mut Turn) {
         let Some(track) = self.tracks.remove(&key) else { return };
-        for down_track in track.down_tracks {
-            self.stop_sending(now, key, down_track.subscriber, turn);
+        let subscribers: Vec<ParticipantId> = track.down_tracks.iter().map(|d| d.subscriber).collect();
+        for subscriber in subscribers {
+            self.stop_sending(now, key, subscriber, turn);
         }
     }
 }

@@ -10,6 +10,7 @@ use super::active_speaker::ActiveSpeaker;
 use super::event::{EventKind, Verdict};
 use super::info::{LeaveReason, ParticipantId, ParticipantInfo, ParticipantState, RoomInfo, Sid};
 use super::participant::Participant;
+use super::participants::Participants;
 use super::timers::{Alarm, Timer};
 use super::track::Track;
 use super::{JOIN_TIMEOUT, JoinError, JoinOptions, Negotiation, Now, RoomId, Side, TrackKey, Turn};
@@ -49,7 +50,7 @@ pub(super) struct Room {
     name: String,
     options: RoomOptions,
     created_at_ms: u64,
-    pub participants: BTreeMap<ParticipantId, Participant>,
+    pub participants: Participants,
     pub tracks: BTreeMap<TrackKey, Track>,
     pub last_track: u64,
     pub speakers: ActiveSpeaker<ParticipantId>,
@@ -68,7 +69,7 @@ impl Room {
             name: name.to_owned(),
             options,
             created_at_ms: now.unix_ms,
-            participants: BTreeMap::new(),
+            participants: Participants::default(),
             tracks: BTreeMap::new(),
             last_track: 0,
             speakers: ActiveSpeaker::new(),
@@ -148,7 +149,7 @@ impl Room {
         participant.wake_at(now.instant + JOIN_TIMEOUT, self.id, turn);
         let offers_downstream = participant.negotiation == Negotiation::Dual && participant.permissions.can_subscribe;
         let auto_subscribe = participant.auto_subscribe;
-        self.participants.insert(id, participant);
+        self.participants.insert(participant);
         if offers_downstream {
             self.open_subscriber(now, id, turn);
         }

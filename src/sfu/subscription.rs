@@ -13,7 +13,7 @@ use super::participant::Connection;
 use super::room::Room;
 use super::{DataChannel, Link, Negotiation, Now, Side, TrackKey, Turn};
 use crate::transport::sdp::SessionDescription;
-use crate::transport::{SenderSpec, Transport};
+use crate::transport::{Progress, SenderSpec, Transport};
 
 /// Changes that come together go into one description.
 const NEGOTIATION_DELAY: Duration = Duration::from_millis(10);
@@ -61,23 +61,28 @@ impl Room {
         if !allowed || participant.subscribed.contains_key(&key) {
             return;
         }
-        track.down_tracks.push(DownTrack::new(id, participant.adaptive_stream));
+        let side = participant.downstream_side();
+        track.down_tracks.push(DownTrack::new(id, participant.slot, side, participant.adaptive_stream));
         participant.subscribed.insert(key, None);
         self.schedule_negotiation(now, id, turn);
     }
 
     /// Takes the subscription off the track. The stream on the subscriber's side is [`Self::stop_sending`]'s.
     pub fn drop_down_track(&mut self, key: TrackKey, id: ParticipantId) {
-        if let Some(track) = self.tracks.get_mut(&key) {
-            track.down_tracks.retain(|d| d.subscriber != id);
+        if let (Some(track), Some(participant)) = (self.tracks.get_mut(&key), self.participants.get(&id)) {
+            track.down_tracks.remove(participant.slot);
         }
     }
 
     pub fn stop_sending(&mut self, now: Now, key: TrackKey, id: ParticipantId, turn: &mut Turn) {
         let Some(participant) = self.participants.get_mut(&id) else { return };
         let Some(sender) = participant.subscribed.remove(&key) else { return };
-        if let (Some(sender), Some(connection)) = (sender, participant.downstream_connection()) {
-            connection.transport.remove_sender(sender);
+        if let Some(sender) = sender {
+            participant.senders.remove(&sender);
+            if let Some(connection) = participant.downstream_connection() {
+                connection.transport.remove_sender(sender);
+                connection.pacer.retain(|packet| packet.sender != sender);
+            }
         }
         self.schedule_negotiation(now, id, turn);
     }
@@ -90,9 +95,10 @@ impl Room {
         settings: TrackSettings,
         turn: &mut Turn,
     ) {
+        let Some(slot) = self.participants.get(&id).map(|p| p.slot) else { return };
         for key in self.keys_of(sids) {
-            if let Some(down_track) = self.tracks.get_mut(&key).and_then(|t| t.down_track(id)) {
-                down_track.selector.set(settings);
+            let Some(track) = self.tracks.get_mut(&key) else { continue };
+            if track.change_down_track(slot, |d| d.selector.set(settings)).is_some() {
                 self.refresh_pictures(now, key, turn);
             }
         }
@@ -116,7 +122,8 @@ impl Room {
                 track_id: track.info.sid.to_string(),
             });
             participant.subscribed.insert(key, Some(sender));
-            if let Some(down_track) = track.down_track(id) {
+            participant.senders.insert(sender, key);
+            if let Some(down_track) = track.down_tracks.get_mut(participant.slot) {
                 down_track.sender = Some(sender);
             }
         }
@@ -171,7 +178,7 @@ impl Room {
     /// client is connected only when it is.
     pub fn open_subscriber(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
         let link = Link { room: self.id, participant: id, side: Side::Subscriber };
-        let transport = Transport::offerer(&turn.settings, turn.ids.ice(), turn.ids.sdp_session(), now.instant);
+        let transport = Transport::offerer(&turn.settings, turn.ids.connection(now));
         let connection = Connection::new(transport, link, turn);
         if let Some(participant) = self.participants.get_mut(&id) {
             participant.subscriber = Some(connection);
@@ -270,15 +277,42 @@ impl Room {
     }
 
     fn start_forwarding(&mut self, now: Now, key: TrackKey, id: ParticipantId, stream: Option<u32>, turn: &mut Turn) {
-        let Some(track) = self.tracks.get_mut(&key) else { return };
-        let Some(down_track) = track.down_track(id) else { return };
-        if !down_track.bind(stream, turn.ids.first_sequence(), turn.ids.first_timestamp()) {
+        let (Some(track), Some(participant)) = (self.tracks.get_mut(&key), self.participants.get_mut(&id)) else {
+            return;
+        };
+        let (slot, numbers) = (participant.slot, (turn.ids.first_sequence(), turn.ids.first_timestamp()));
+        let Some(connection) = participant.downstream_connection() else { return };
+        let up = connection.transport.progress() == Progress::Connected;
+        let bound = track.change_down_track(slot, |down_track| {
+            let bound = down_track.bind(stream, numbers.0, numbers.1);
+            if up {
+                down_track.open(now.instant);
+            }
+            // Numbers of the stream before would be strange to the new one.
+            connection.pacer.retain(|packet| !bound || Some(packet.sender) != down_track.sender);
+            bound
+        });
+        if bound != Some(true) {
             return;
         }
         if !std::mem::replace(&mut track.told_subscribed, true) {
             turn.emit(track.publisher, EventKind::TrackSubscribed(track.info.sid.clone()));
         }
         self.refresh_pictures(now, key, turn);
+    }
+
+    /// A connection is up: what waited for it begins.
+    pub fn connected(&mut self, now: Now, link: Link, turn: &mut Turn) {
+        let id = link.participant;
+        self.became_active(now, id, link.side, turn);
+        let Some(participant) = self.participants.get(&id).filter(|p| p.downstream_side() == link.side) else { return };
+        let slot = participant.slot;
+        let keys: Vec<TrackKey> = participant.subscribed.keys().copied().collect();
+        for key in keys {
+            let Some(track) = self.tracks.get_mut(&key) else { continue };
+            track.change_down_track(slot, |down_track| down_track.open(now.instant));
+            self.refresh_pictures(now, key, turn);
+        }
     }
 
     pub fn send_data(&mut self, to: ParticipantId, channel: DataChannel, message: &[u8], turn: &mut Turn) {

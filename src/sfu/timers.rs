@@ -12,6 +12,8 @@ use super::{Link, RoomId, TrackKey};
 pub(super) enum Timer {
     /// ICE, DTLS, SCTP and RTCP of one connection.
     Connection(Link),
+    /// Packets that wait to be sent on a connection.
+    Pacer(Link),
     /// Joining, negotiation, silence.
     Participant(RoomId, ParticipantId),
     /// Keyframe requests.

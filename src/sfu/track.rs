@@ -2,11 +2,17 @@
 
 use super::TrackKey;
 use super::down_track::DownTrack;
+use super::down_tracks::DownTracks;
+use super::fan_out::Burst;
+use super::forwarding::describe;
 use super::info::{LayerInfo, NewTrack, ParticipantId, Quality, Sid, TrackInfo};
 use super::keyframe::KeyframeThrottle;
-use super::layer_selector::{LayerActivity, MAX_LAYERS, Published};
+use super::layer_activity::{AliveLayers, FrameRates, LayerActivity};
+use super::layer_selector::{MAX_LAYERS, Published};
+use super::packet_cache::PacketCache;
+use super::participants::Slot;
 use super::timers::Alarm;
-use crate::transport::RemoteTrack;
+use crate::transport::{MediaPacket, Origin, RemoteTrack};
 
 pub(super) struct Track {
     pub key: TrackKey,
@@ -15,12 +21,19 @@ pub(super) struct Track {
     pub publisher_sid: Sid,
     /// The publisher's m-line; `None` until an offer carried the track. Only then do others hear of it.
     pub section: Option<usize>,
-    /// Which simulcast layers arrive.
+    /// Which layers arrive.
     pub activity: LayerActivity,
+    /// These changed, and subscriptions have yet to be retargeted.
+    pub stale: bool,
+    /// What arrived lately, by layer.
+    pub caches: [PacketCache; MAX_LAYERS],
+    /// What arrived and was not forwarded yet.
+    pub burst: Burst,
+    pub frame_rates: FrameRates,
     pub throttles: [KeyframeThrottle; MAX_LAYERS],
     /// Layers of which a receiver lost a picture that no keyframe has mended yet.
     pub broken: [bool; MAX_LAYERS],
-    pub down_tracks: Vec<DownTrack>,
+    pub down_tracks: DownTracks,
     /// The publisher knows that somebody listens.
     pub told_subscribed: bool,
     pub alarm: Alarm,
@@ -44,9 +57,13 @@ impl Track {
             publisher_sid,
             section: None,
             activity: LayerActivity::new(),
+            stale: false,
+            caches: Default::default(),
+            burst: Burst::default(),
+            frame_rates: FrameRates::default(),
             throttles: Default::default(),
             broken: [false; MAX_LAYERS],
-            down_tracks: Vec::new(),
+            down_tracks: DownTracks::default(),
             told_subscribed: false,
             alarm: Alarm::default(),
         }
@@ -79,28 +96,59 @@ impl Track {
         true
     }
 
-    pub fn down_track(&mut self, subscriber: ParticipantId) -> Option<&mut DownTrack> {
-        self.down_tracks.iter_mut().find(|d| d.subscriber == subscriber)
+    /// Lets every subscription find anew what should flow to it: after something changed that they all depend on, which is
+    /// muting, and which layers arrive.
+    pub fn retarget(&mut self) {
+        self.stale = false;
+        let Track { info, activity, frame_rates, caches, down_tracks, .. } = self;
+        down_tracks.update_all(|down_track| {
+            aim(down_track, &published(info, frame_rates), info.muted, activity.alive(), caches)
+        });
+    }
+
+    /// The same for one, after `change` changed what it depends on. Gives what `change` gives; `None` when there is no such
+    /// subscription.
+    pub fn change_down_track<R>(&mut self, slot: Slot, change: impl FnOnce(&mut DownTrack) -> R) -> Option<R> {
+        let Track { info, activity, frame_rates, caches, down_tracks, .. } = self;
+        down_tracks.update(slot, |down_track| {
+            let changed = change(down_track);
+            aim(down_track, &published(info, frame_rates), info.muted, activity.alive(), caches);
+            changed
+        })
+    }
+
+    /// A packet that arrived lately.
+    pub fn cached(&self, origin: Origin) -> Option<&MediaPacket> {
+        self.caches.get(usize::from(origin.layer))?.get(origin.sequence)
     }
 
     /// The layers whose keyframe some subscriber waits for.
     pub fn wanted_layers(&self) -> [bool; MAX_LAYERS] {
-        let (published, alive) = (published(&self.info), self.activity.alive());
         let mut wanted = [false; MAX_LAYERS];
-        // Nothing comes before the unmute, which asks anew.
-        let waiting = if self.info.muted { &[][..] } else { &self.down_tracks[..] };
-        for down_track in waiting {
-            if let Some(layer) = down_track.wants_keyframe(down_track.target(&published, alive)) {
-                wanted[usize::from(layer)] = true;
-            }
+        for layer in self.down_tracks.flowing().iter().filter_map(DownTrack::wants_keyframe) {
+            wanted[usize::from(layer)] = true;
         }
         wanted
     }
 }
 
+/// What should flow to one subscriber. Nothing does while the track is muted: what still comes is left out without a gap.
+fn aim(down_track: &mut DownTrack, published: &Published<'_>, muted: bool, alive: AliveLayers, caches: &[PacketCache]) {
+    let flowed = down_track.flows();
+    let wanted = !muted && down_track.is_open();
+    let target = if wanted { down_track.selector.target(published, alive) } else { None };
+    down_track.aim(target);
+    if down_track.flows() && !flowed {
+        // It must not take what comes late for something new.
+        for packet in caches.iter().filter_map(PacketCache::newest) {
+            down_track.skip(&describe(packet));
+        }
+    }
+}
+
 /// What a subscriber chooses its layer from.
-pub(super) fn published(info: &TrackInfo) -> Published<'_> {
-    Published { layers: &info.layers, width: info.announced.width, height: info.announced.height }
+fn published<'a>(info: &'a TrackInfo, frame_rates: &'a FrameRates) -> Published<'a> {
+    Published { layers: &info.layers, width: info.announced.width, height: info.announced.height, frame_rates }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -115,7 +115,7 @@ impl Transport {
         let Some(sender) = self.sections.senders.get(&id) else { return };
         let Some((_, stream)) = sender.stream else { return };
         let msid = Msid { stream: sender.spec.stream_id.clone(), track: sender.spec.track_id.clone() };
-        let cname = Some(sender.spec.stream_id.split('|').next().unwrap_or_default().to_owned());
+        let cname = Some(sender.spec.cname().to_owned());
         section.direction = Direction::SendOnly;
         section.ssrcs = [Some(stream.ssrc), stream.rtx]
             .into_iter()

@@ -10,12 +10,19 @@ mod channels;
 pub mod classify;
 mod codecs;
 mod description;
+mod dtls;
+mod egress;
+pub mod estimator;
+mod extensions;
 pub mod framing;
 mod negotiation;
+mod outbox;
+mod outgoing;
 mod path;
 pub mod sdp;
 mod sections;
 mod senders;
+pub mod srtp;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,19 +32,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use str0m::config::{CryptoProvider, DtlsCert};
-use str0m::media::{KeyframeRequestKind, Mid, Pt, Rid};
+use str0m::media::{KeyframeRequestKind, Mid, Rid};
 use str0m::net::{Protocol as RtcProtocol, Receive};
-use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, Ssrc, Vp8Descriptor};
+use str0m::rtp::{RtpPacket, Ssrc};
 use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output as RtcOutput, Rtc};
 
+use crate::rtp::rtcp;
 use crate::sfu::{Codec, DataChannel};
 use channels::Channels;
 use codecs::CodecTable;
+use egress::{Demand, Egress};
 use path::Path;
 use sections::Sections;
 
 pub use codecs::OpusOptions;
+pub use extensions::{AbsCaptureTime, AudioLevel, Extensions, PlayoutDelay};
 pub use negotiation::NegotiationError;
+pub use outbox::{Outbox, Packets, Route, Written};
+pub use outgoing::{Missing, Origin, OutgoingPacket};
 pub use sections::{ReceivePreference, RemoteTrack, SenderSpec};
 
 /// What every connection of this process shares.
@@ -52,7 +64,7 @@ pub struct Settings {
 impl Settings {
     /// Makes the certificate that all connections of the process present.
     pub fn new(candidates: Vec<(Protocol, SocketAddr)>) -> Self {
-        let crypto = Arc::new(str0m::crypto::from_feature_flags());
+        let crypto = Arc::new(dtls::provider());
         let certificate =
             crypto.dtls_provider.generate_certificate().expect("the bundled crypto provider makes certificates");
         Settings { candidates, crypto, certificate }
@@ -75,16 +87,6 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A packet for the network.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Transmit {
-    pub protocol: Protocol,
-    /// The local candidate it leaves from.
-    pub source: SocketAddr,
-    pub destination: SocketAddr,
-    pub bytes: Vec<u8>,
-}
-
 /// A packet from the network.
 #[derive(Debug, Clone, Copy)]
 pub struct Datagram<'a> {
@@ -102,10 +104,22 @@ pub struct IceCredentials {
     pub password: String,
 }
 
+/// What a new connection needs of its caller, as this module has neither randomness nor a clock.
+pub struct NewConnection {
+    pub ice: IceCredentials,
+    /// The `o=` line's session id.
+    pub session_id: u64,
+    /// SSRCs and the first numbers of retransmission streams are drawn from it.
+    pub seed: u64,
+    pub now: Instant,
+    /// What `now` is since the Unix epoch: goes into sender reports.
+    pub unix_time: Duration,
+}
+
 /// One thing to do after feeding the connection.
 #[derive(Debug)]
 pub enum Output {
-    Transmit(Transmit),
+    Transmit(Route, Vec<u8>),
     Event(Event),
     /// Nothing more now; call [`Transport::handle_timeout`] then.
     Timeout(Instant),
@@ -121,6 +135,8 @@ pub enum Event {
     Media(MediaPacket),
     /// The receiver of this sender's stream lost a picture (PLI or FIR).
     KeyframeWanted(SenderId),
+    /// The receiver lost a packet; answered with [`Transport::resend`]. One event per packet.
+    Missing(Missing),
     Data {
         channel: DataChannel,
         message: Vec<u8>,
@@ -147,37 +163,15 @@ pub struct MediaPacket {
     pub arrival: Instant,
     /// What the publisher's sender report says this timestamp means, since the Unix epoch.
     pub sender_time: Option<Duration>,
-    /// RFC 6464, −dBov: 0 loudest, 127 silence.
-    pub audio_level: Option<u8>,
     pub extensions: Extensions,
 }
-
-/// Header extensions that travel from publisher to subscriber untouched.
-#[derive(Debug, Clone, Default)]
-pub struct Extensions(ExtensionValues);
 
 /// A stream towards the client. Numbered by the caller's [`Transport::add_sender`] calls, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SenderId(u32);
-
-/// An RTP packet to send: what the forwarder made of a [`MediaPacket`].
-#[derive(Debug)]
-pub struct OutgoingPacket {
-    pub sequence: u64,
-    pub timestamp: u32,
-    pub marker: bool,
-    pub arrival: Instant,
-    pub payload: Arc<[u8]>,
-    pub vp8: Option<Vp8Fields>,
-    pub extensions: Extensions,
-}
-
-/// VP8 payload descriptor fields to overwrite while the packet is written; widths stay as they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Vp8Fields {
-    pub picture_id: Option<u16>,
-    pub tl0picidx: Option<u8>,
-    pub keyidx: Option<u8>,
+pub struct SenderId {
+    /// Counts the connection's senders: the older is the smaller.
+    serial: u32,
+    slot: u32,
 }
 
 /// How far the connection has come: tells why a join failed.
@@ -204,6 +198,8 @@ pub struct Transport {
     progress: Progress,
     told_closed: bool,
     path: Path,
+    /// `None` on a connection that only receives.
+    egress: Option<Egress>,
     last_received: Instant,
     settings: Settings,
 }
@@ -235,8 +231,15 @@ impl Transport {
         if self.progress == Progress::NoChecks {
             self.progress = Progress::Checking;
         }
-        if let Some(left) = self.path.received(now, (datagram.protocol, datagram.source), datagram.bytes) {
+        let from = (datagram.protocol, datagram.source);
+        if let Some(left) = self.path.received(now, from, datagram.destination, datagram.bytes) {
             self.abandon(left);
+        }
+        if rtcp::is_rtcp(datagram.bytes)
+            && let Some(egress) = &mut self.egress
+            && !egress.handle_rtcp(now, datagram.bytes)
+        {
+            return;
         }
         self.input(Input::Receive(now, receive));
     }
@@ -251,7 +254,13 @@ impl Transport {
         }
     }
 
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// Does what is due. Packets go to `outbox`, or come out of [`Self::poll`].
+    pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
+        if let Some(route) = self.open_route()
+            && let Some(egress) = &mut self.egress
+        {
+            egress.handle_timeout(now, route, outbox);
+        }
         self.input(Input::Timeout(now));
     }
 
@@ -280,6 +289,12 @@ impl Transport {
                 }
                 return Output::Timeout(self.last_received + FOREVER);
             }
+            if let Some(demand) = self.egress.as_mut().and_then(Egress::poll) {
+                return Output::Event(match demand {
+                    Demand::Keyframe(sender) => Event::KeyframeWanted(sender),
+                    Demand::Resend(missing) => Event::Missing(missing),
+                });
+            }
             let output = match catch_unwind(AssertUnwindSafe(|| self.rtc.poll_output())) {
                 Ok(Ok(output)) => output,
                 Ok(Err(_)) | Err(_) => {
@@ -288,16 +303,19 @@ impl Transport {
                 }
             };
             match output {
-                RtcOutput::Timeout(at) => return Output::Timeout(at),
+                RtcOutput::Timeout(at) => {
+                    let egress = self.open_route().and(self.egress.as_mut()).and_then(Egress::arm);
+                    return Output::Timeout(egress.map_or(at, |egress| at.min(egress)));
+                }
                 RtcOutput::Transmit(t) => {
                     let protocol = if t.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp };
-                    self.path.sent(self.last_received, (protocol, t.destination), &t.contents);
-                    return Output::Transmit(Transmit {
-                        protocol,
-                        source: t.source,
-                        destination: t.destination,
-                        bytes: t.contents.into(),
-                    });
+                    let route = Route { protocol, source: t.source, destination: t.destination };
+                    self.path.sent(self.last_received, route, &t.contents);
+                    if !self.may_leave(&t.contents) {
+                        self.fail();
+                        continue;
+                    }
+                    return Output::Transmit(route, t.contents.into());
                 }
                 RtcOutput::Event(event) => {
                     if let Some(event) = self.translate(event) {
@@ -305,6 +323,16 @@ impl Transport {
                     }
                 }
             }
+        }
+    }
+
+    /// str0m's reports share our keys: see [`Egress::tolerates`]. Their SSRC is drawn where we cannot see it; that it meets one
+    /// of ours happens to one connection in hundreds of millions, which then fails and is made anew.
+    fn may_leave(&mut self, packet: &[u8]) -> bool {
+        let sender = packet.get(4..).and_then(|rest| rest.first_chunk()).filter(|_| rtcp::is_rtcp(packet));
+        match (sender, &mut self.egress) {
+            (Some(ssrc), Some(egress)) => egress.tolerates(u32::from_be_bytes(*ssrc)),
+            _ => true,
         }
     }
 
@@ -319,6 +347,9 @@ impl Transport {
             }
             RtcEvent::Connected => {
                 self.progress = Progress::Connected;
+                if let Some(egress) = &mut self.egress {
+                    egress.secure();
+                }
                 Some(Event::Connected)
             }
             RtcEvent::Closed => {
@@ -326,7 +357,6 @@ impl Transport {
                 (!std::mem::replace(&mut self.told_closed, true)).then_some(Event::Closed)
             }
             RtcEvent::RtpPacket(packet) => self.media_packet(packet).map(Event::Media),
-            RtcEvent::KeyframeRequest(request) => self.sections.sender_at(&request.mid).map(Event::KeyframeWanted),
             RtcEvent::ChannelOpen(id, label) => {
                 self.channels.opened(id, &label);
                 None
@@ -371,15 +401,6 @@ impl Transport {
             let offset = Duration::from_secs_f64(f64::from(ticks.unsigned_abs()) / f64::from(clock_rate));
             if ticks >= 0 { at_report.checked_add(offset) } else { at_report.checked_sub(offset) }
         });
-        let audio_level = packet.header.ext_vals.audio_level.map(|level| level.unsigned_abs().min(127));
-        let mut extensions = packet.header.ext_vals;
-        // These number or name the publisher's connection; the subscriber's has its own.
-        extensions.mid = None;
-        extensions.rid = None;
-        extensions.rid_repair = None;
-        extensions.transport_cc = None;
-        extensions.abs_send_time = None;
-        extensions.tx_time_offs = None;
         Some(MediaPacket {
             section,
             layer,
@@ -392,35 +413,8 @@ impl Transport {
             payload: packet.payload,
             arrival: packet.timestamp,
             sender_time,
-            audio_level,
-            extensions: Extensions(extensions),
+            extensions: Extensions::received(&packet.header.ext_vals),
         })
-    }
-
-    /// Queues a packet on a sender's stream. Silently nothing while the sender has no section yet.
-    pub fn send(&mut self, sender: SenderId, packet: OutgoingPacket) {
-        let Some(stream) = self.sections.stream(sender) else { return };
-        let nackable = stream.rtx.is_some();
-        let mut rtp = RtpWrite::new(
-            Pt::new_with_value(stream.pt),
-            packet.sequence.into(),
-            packet.timestamp,
-            packet.arrival,
-            packet.payload.clone(),
-        )
-        .marker(packet.marker)
-        .ext_vals(packet.extensions.0)
-        .nackable(nackable);
-        if let Some(fields) = packet.vp8 {
-            match vp8_patch(&packet.payload, fields) {
-                Some(patch) => rtp = rtp.vp8_patch(patch),
-                // A descriptor that parsed before must parse now; a packet that cannot be rewritten would corrupt the stream.
-                None => return,
-            }
-        }
-        if let Some(tx) = self.rtc.direct_api().stream_tx(&stream.ssrc.into()) {
-            tx.write_rtp(rtp);
-        }
     }
 
     /// Sends a PLI for one layer of what the client publishes in `section`.
@@ -441,17 +435,3 @@ impl Transport {
 
 /// Far enough to never come, near enough to add to an Instant.
 const FOREVER: Duration = Duration::from_secs(86_400 * 365);
-
-fn vp8_patch(payload: &[u8], fields: Vp8Fields) -> Option<str0m::rtp::Vp8Patch> {
-    let mut builder = Vp8Descriptor::parse(payload).ok()?.patch();
-    if let Some(id) = fields.picture_id {
-        builder = builder.picture_id(id);
-    }
-    if let Some(index) = fields.tl0picidx {
-        builder = builder.tl0_pic_idx(index);
-    }
-    if let Some(index) = fields.keyidx {
-        builder = builder.key_idx(index);
-    }
-    builder.build().ok()
-}

@@ -6,7 +6,6 @@
 //! only after one description said `inactive`: without it browsers and frame decryptors mix the two tracks up.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 use str0m::change::SdpOffer;
 use str0m::media::{MediaKind as RtcKind, Mid, Rid};
@@ -17,10 +16,12 @@ use thiserror::Error;
 use super::channels::{Channels, MAX_BUFFERED_BYTES};
 use super::codecs::CodecTable;
 use super::description::local_candidate;
+use super::dtls;
+use super::egress::{Egress, ExtensionIds};
 use super::path::Path;
 use super::sdp::{Direction, MediaSection, SdpError, SectionKind, SessionDescription, Setup};
 use super::sections::{ReceivePreference, RemoteTrack, Section, Sections, State, layer_order};
-use super::{IceCredentials, Progress, Settings, Transport};
+use super::{IceCredentials, NewConnection, Progress, Settings, Transport};
 use crate::sfu::MediaKind;
 
 /// str0m keeps ids in fixed arrays and would confuse two that share their beginning.
@@ -47,29 +48,24 @@ pub enum NegotiationError {
 impl Transport {
     /// A connection that the client offers and that carries both ways. The first offer, which tells its numbers, is still
     /// to be given to [`Self::accept_offer`].
-    pub fn answerer(
-        settings: &Settings,
-        first_offer: &str,
-        ice: IceCredentials,
-        session_id: u64,
-        now: Instant,
-    ) -> Result<Self, NegotiationError> {
+    pub fn answerer(settings: &Settings, first_offer: &str, new: NewConnection) -> Result<Self, NegotiationError> {
         let offer = SessionDescription::parse(first_offer)?;
-        Ok(Self::new(settings, CodecTable::from_offer(&offer), ice, session_id, now))
+        Ok(Self::new(settings, CodecTable::from_offer(&offer), new))
     }
 
     /// A connection that the client offers and only sends on. Its first offer may hold nothing but a data channel, and
     /// str0m learns payload types and extension numbers later only from descriptions that it answers itself: here, where
     /// nothing goes downstream, its answers will do.
-    pub fn upstream(settings: &Settings, ice: IceCredentials, session_id: u64, now: Instant) -> Self {
-        let mut transport = Self::new(settings, CodecTable::default(), ice, session_id, now);
+    pub fn upstream(settings: &Settings, new: NewConnection) -> Self {
+        let mut transport = Self::new(settings, CodecTable::default(), new);
         transport.upstream = Some(String::new());
+        transport.egress = None;
         transport
     }
 
     /// A connection that we offer, with the LiveKit data channels.
-    pub fn offerer(settings: &Settings, ice: IceCredentials, session_id: u64, now: Instant) -> Self {
-        let mut transport = Self::new(settings, CodecTable::own(), ice, session_id, now);
+    pub fn offerer(settings: &Settings, new: NewConnection) -> Self {
+        let mut transport = Self::new(settings, CodecTable::own(), new);
         Channels::create(&mut transport.rtc);
         let data = Section {
             mid: "0".into(),
@@ -82,7 +78,7 @@ impl Transport {
         transport
     }
 
-    fn new(settings: &Settings, codecs: CodecTable, ice: IceCredentials, session_id: u64, now: Instant) -> Self {
+    fn new(settings: &Settings, codecs: CodecTable, new: NewConnection) -> Self {
         let config = codecs
             .configure(RtcConfig::new())
             .set_crypto_provider(settings.crypto.clone())
@@ -91,8 +87,8 @@ impl Transport {
             .set_rtp_mode(true)
             .set_sctp_max_buffered_amount(MAX_BUFFERED_BYTES)
             .set_sctp_max_message_size(MAX_DATA_MESSAGE_BYTES)
-            .set_local_ice_credentials(ice.into());
-        let mut rtc = config.build(now);
+            .set_local_ice_credentials(new.ice.clone().into());
+        let (mut rtc, keys) = dtls::capture(|| config.build(new.now));
         for (protocol, address) in &settings.candidates {
             if let Some(candidate) = local_candidate(*protocol, *address) {
                 rtc.add_local_candidate(candidate);
@@ -104,14 +100,15 @@ impl Transport {
         Transport {
             rtc,
             codecs,
-            sections: Sections::new(session_id),
+            sections: Sections::new(new.session_id),
             channels: Channels::default(),
             upstream: None,
             streams: Default::default(),
             progress: Progress::NoChecks,
             told_closed: false,
             path: Path::default(),
-            last_received: now,
+            egress: Some(Egress::new(&new, keys)),
+            last_received: new.now,
             settings: settings.clone(),
         }
     }
@@ -191,6 +188,7 @@ impl Transport {
             .is_some_and(|old| old != ice);
         if restart && let Some(fresh) = fresh {
             api.set_local_ice_credentials(fresh.into());
+            self.path.restart();
         }
         api.set_remote_ice_credentials(theirs);
         api.set_remote_fingerprint(str0m::config::Fingerprint {
@@ -236,10 +234,15 @@ impl Transport {
 
     /// Undeclares what a section carried.
     pub(super) fn release(&mut self, index: usize, previous: &State) {
-        if let State::Sending(sender) = previous
-            && let Some(sender) = self.sections.senders.get_mut(sender)
-        {
-            sender.stream = None;
+        if let State::Sending(sender) = previous {
+            if let Some(sender) = self.sections.senders.get_mut(sender) {
+                sender.stream = None;
+            }
+            if let Some(egress) = &mut self.egress {
+                egress.unbind(*sender);
+            }
+            // str0m knows of what it receives only.
+            return;
         }
         let mid = Mid::from(self.sections.list[index].mid.as_str());
         if self.upstream.is_none() {
@@ -298,6 +301,7 @@ impl Transport {
     /// The next offer of ours asks the client to restart ICE (RFC 8445 §9).
     pub fn restart_ice(&mut self, fresh: IceCredentials) {
         self.rtc.direct_api().set_local_ice_credentials(fresh.into());
+        self.path.restart();
     }
 
     pub fn accept_answer(&mut self, answer: &SessionDescription) -> Result<(), NegotiationError> {
@@ -321,6 +325,9 @@ impl Transport {
         let State::Sending(id) = self.sections.list[index].state else { return };
         let Some(sender) = self.sections.senders.get_mut(&id) else { return };
         if remote.port != 0 && self.codecs.payload_in(sender.spec.codec, &remote.codecs).is_some() {
+            if let Some(egress) = &mut self.egress {
+                egress.negotiated(id, ExtensionIds::new(&remote.extensions));
+            }
             return;
         }
         sender.refused = true;

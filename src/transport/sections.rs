@@ -42,10 +42,16 @@ pub struct SenderSpec {
     pub track_id: String,
 }
 
+impl SenderSpec {
+    /// One name for all streams of a publisher: receivers play them together (RFC 3550 §6.5.1).
+    pub(super) fn cname(&self) -> &str {
+        self.stream_id.split('|').next().unwrap_or_default()
+    }
+}
+
 pub(super) struct Sections {
     pub list: Vec<Section>,
     pub senders: BTreeMap<SenderId, Sender>,
-    pub next_sender: u32,
     pub session_id: u64,
     pub version: u64,
     /// An offer of ours waits for its answer.
@@ -91,23 +97,15 @@ pub(super) struct Sender {
 pub(super) struct Stream {
     pub ssrc: u32,
     pub rtx: Option<u32>,
-    pub pt: u8,
 }
 
 impl Sections {
     pub fn new(session_id: u64) -> Self {
-        Sections { list: Vec::new(), senders: BTreeMap::new(), next_sender: 0, session_id, version: 0, offered: false }
+        Sections { list: Vec::new(), senders: BTreeMap::new(), session_id, version: 0, offered: false }
     }
 
     pub fn stream(&self, sender: SenderId) -> Option<Stream> {
         Some(self.senders.get(&sender)?.stream?.1)
-    }
-
-    pub fn sender_at(&self, mid: &str) -> Option<SenderId> {
-        self.list.iter().find(|s| s.mid == mid).and_then(|s| match s.state {
-            State::Sending(sender) => Some(sender),
-            _ => None,
-        })
     }
 
     /// Section index and layer of what arrives under this mid and rid.

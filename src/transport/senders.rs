@@ -1,25 +1,17 @@
 //! The streams towards the client: begun and ended by the room, bound to sections when a description has room for them.
 
-use std::time::Duration;
-
-use str0m::media::{MediaKind as RtcKind, Mid};
-
+use super::codecs::OpusOptions;
+use super::codecs::clock_rate;
+use super::egress::{ExtensionIds, StreamSpec};
 use super::sections::{Sender, SenderSpec, State, Stream, section_kind};
 use super::{SenderId, Transport};
 use crate::sfu::MediaKind;
 
-/// Sent packets kept for retransmission: three seconds of a busy 1080p stream, at most that old.
-const RTX_CACHE_PACKETS: usize = 1024;
-const RTX_CACHE_AGE: Duration = Duration::from_secs(3);
-/// Share of a stream's bytes that may be retransmissions before requests for them are dropped. str0m's own 0.15 gives up
-/// on every burst of a tenth lost; beyond a half the path cannot carry the stream anyway.
-const RTX_SHARE: f32 = 0.5;
-
 impl Transport {
     /// Begins to send a stream. It has no section until [`Self::answer`] or [`Self::create_offer`] finds one.
     pub fn add_sender(&mut self, spec: SenderSpec) -> SenderId {
-        let id = SenderId(self.sections.next_sender);
-        self.sections.next_sender += 1;
+        let egress = self.egress.as_mut().expect("a connection that only receives is given no senders");
+        let id = egress.add();
         self.sections.senders.insert(id, Sender { spec, stream: None, refused: false });
         id
     }
@@ -29,6 +21,9 @@ impl Transport {
         if let Some((index, _)) = sender.stream {
             let previous = std::mem::replace(&mut self.sections.list[index].state, State::Draining);
             self.release(index, &previous);
+        }
+        if let Some(egress) = &mut self.egress {
+            egress.remove(id);
         }
     }
 
@@ -85,21 +80,28 @@ impl Transport {
             sender.refused = true;
             return;
         };
-        let mid = Mid::from(section.mid.as_str());
-        let kind = if codec.kind() == MediaKind::Audio { RtcKind::Audio } else { RtcKind::Video };
-        let mut api = self.rtc.direct_api();
-        api.declare_media(mid, kind);
-        let ssrc = api.new_ssrc();
-        let rtx = payload.rtx.map(|_| {
-            let mut rtx = api.new_ssrc();
-            while rtx == ssrc {
-                rtx = api.new_ssrc();
-            }
-            rtx
-        });
-        let tx = api.declare_stream_tx(ssrc, rtx, mid, None);
-        tx.set_rtx_cache(RTX_CACHE_PACKETS, RTX_CACHE_AGE, Some(RTX_SHARE));
-        sender.stream = Some((index, Stream { ssrc: *ssrc, rtx: rtx.map(|r| *r), pt: payload.pt }));
+        let remote_ssrcs: &[_] = section.remote.as_ref().map_or(&[], |remote| &remote.ssrcs);
+        let taken = |ssrc: u32| {
+            self.streams.contains_key(&ssrc.into()) || remote_ssrcs.iter().any(|remote| remote.ssrc == ssrc)
+        };
+        let Some(egress) = &mut self.egress else { return };
+        let ssrc = egress.draw_ssrc(taken);
+        let rtx = payload.rtx.map(|pt| (egress.draw_ssrc(|drawn| drawn == ssrc || taken(drawn)), pt));
+        // What we offer is not agreed on before the answer says so.
+        let agreed = section.remote.as_ref().map(|remote| self.codecs.answer(remote, None, OpusOptions::default()).1);
+        egress.bind(
+            id,
+            StreamSpec {
+                ssrc,
+                payload_type: payload.pt,
+                rtx,
+                clock_rate: clock_rate(codec),
+                mid: section.mid.clone(),
+                extensions: ExtensionIds::new(&agreed.unwrap_or_default()),
+                cname: sender.spec.cname().to_owned(),
+            },
+        );
+        sender.stream = Some((index, Stream { ssrc, rtx: rtx.map(|(ssrc, _)| ssrc) }));
         section.state = State::Sending(id);
     }
 }

@@ -48,7 +48,14 @@ pub fn three(setups: [Setup; 3]) -> World {
     }
     world.run_until(all_connected, 5 * SECOND).expect("all connect");
     world.run_until(all_see_all, 3 * SECOND).expect("all see all");
+    // Pictures out of the cache may be there before the data channels are.
+    world.run_until(all_can_write, SECOND).expect("all can write");
     world
+}
+
+fn all_can_write(world: &World) -> bool {
+    let labels = ["_reliable", "_lossy"];
+    world.clients.iter().all(|c| labels.iter().all(|label| c.publisher.channel(label).is_some()))
 }
 
 pub fn setup(negotiation: Negotiation, seed: u64) -> Setup {

@@ -9,7 +9,7 @@ use parlour::sfu::{
     AddTrackError, Event, EventKind, JoinError, JoinOptions, LeaveReason, Limits, Negotiation, Now, ParticipantId,
     Permissions, RoomOptions, Sfu,
 };
-use parlour::transport::{Datagram, Protocol, Settings};
+use parlour::transport::{Datagram, Protocol, Route, Settings};
 
 use crate::client::{Client, Request, Setup};
 use crate::network::Packet;
@@ -43,6 +43,10 @@ pub struct World {
     pub unreachable: Vec<SocketAddr>,
     /// What participants were told that joined by hand, without a client.
     pub told: BTreeMap<ParticipantId, Vec<EventKind>>,
+    /// Where media for the SFU is collected, with the time it comes, instead of being given to it.
+    pub held: Option<Vec<(Now, Packet)>>,
+    /// Called with true before the SFU takes or drives media, with false after it.
+    pub meter: fn(bool),
 }
 
 pub fn server(protocol: Protocol) -> SocketAddr {
@@ -89,7 +93,7 @@ impl World {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_be_bytes());
         let mut world = World {
-            sfu: Sfu::new(settings, Limits { max_participants: 100, max_rooms: 10 }, key),
+            sfu: Sfu::new(settings, Limits { max_participants: 250, max_rooms: 10 }, key),
             clients: Vec::new(),
             start,
             now: start,
@@ -101,6 +105,8 @@ impl World {
             errors: Vec::new(),
             unreachable: Vec::new(),
             told: BTreeMap::new(),
+            held: None,
+            meter: |_| {},
         };
         let now = world.clock();
         world.sfu.create_room(now, ROOM, room).expect("room for a room");
@@ -233,48 +239,65 @@ impl World {
             for peer in [Some(&mut client.publisher), client.subscriber.as_mut()].into_iter().flatten() {
                 arrived.extend(std::iter::from_fn(|| peer.uplink.receive(self.now)));
             }
+            let now = self.clock();
             for packet in arrived {
                 busy = true;
                 if self.unreachable.contains(&packet.destination) {
                     continue;
                 }
-                let datagram = Datagram {
-                    protocol: packet.protocol,
-                    source: packet.source,
-                    destination: packet.destination,
-                    bytes: &packet.bytes,
-                };
-                self.sfu.receive(self.clock(), datagram);
+                match &mut self.held {
+                    Some(held) if is_media(&packet.bytes) => held.push((now, packet)),
+                    _ => self.receive(now, &packet),
+                }
             }
         }
         busy |= self.sfu.next_timeout().is_some_and(|at| at <= self.now);
-        self.sfu.drive(self.clock());
+        while self.drive() {
+            busy |= self.send();
+        }
         busy |= self.drain();
         busy
     }
 
+    pub fn receive(&mut self, now: Now, packet: &Packet) {
+        let Packet { protocol, source, destination, ref bytes } = *packet;
+        (self.meter)(true);
+        self.sfu.receive(now, Datagram { protocol, source, destination, bytes });
+        (self.meter)(false);
+    }
+
+    fn drive(&mut self) -> bool {
+        let now = self.clock();
+        (self.meter)(true);
+        let more = self.sfu.drive(now);
+        (self.meter)(false);
+        more
+    }
+
     fn drain(&mut self) -> bool {
-        let mut busy = false;
-        while let Some(transmit) = self.sfu.poll_transmit() {
-            busy = true;
-            let packet = Packet {
-                protocol: transmit.protocol,
-                source: transmit.source,
-                destination: transmit.destination,
-                bytes: transmit.bytes,
-            };
-            let peers = self
-                .clients
-                .iter_mut()
-                .flat_map(|c| [Some(&mut c.publisher), c.subscriber.as_mut()].into_iter().flatten());
-            if let Some(peer) = peers.into_iter().find(|p| p.public == packet.destination) {
-                peer.downlink.send(self.now, packet);
-            }
-        }
+        let mut busy = self.send();
         while let Some(event) = self.sfu.poll_event() {
             busy = true;
             self.on_event(event);
         }
+        busy
+    }
+
+    /// Puts what the server sends on the way to the clients.
+    fn send(&mut self) -> bool {
+        let busy = !self.sfu.outbox().is_empty();
+        for (route, packets) in self.sfu.outbox().runs() {
+            let mut peers = self
+                .clients
+                .iter_mut()
+                .flat_map(|c| [Some(&mut c.publisher), c.subscriber.as_mut()].into_iter().flatten());
+            let Some(peer) = peers.find(|p| p.public == route.destination) else { continue };
+            for packet in packets {
+                let Route { protocol, source, destination } = route;
+                peer.downlink.send(self.now, Packet { protocol, source, destination, bytes: packet.to_vec() });
+            }
+        }
+        self.sfu.outbox().clear();
         busy
     }
 
@@ -342,6 +365,11 @@ impl World {
             Request::Leave => self.sfu.leave(now, id, LeaveReason::ClientInitiated),
         }
     }
+}
+
+/// RTP that is no RTCP (RFC 5761 §4).
+fn is_media(bytes: &[u8]) -> bool {
+    matches!(bytes, [first, kind, ..] if first >> 6 == 2 && !(192..=223).contains(kind))
 }
 
 /// Everything but the certificate, which no seed makes.

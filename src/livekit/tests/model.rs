@@ -248,8 +248,8 @@ impl Rooms for Model {
     }
 
     fn track_settings(&mut self, _: Now, _: ParticipantId, tracks: &[Sid], settings: TrackSettings) {
-        let TrackSettings { disabled, quality, width, height } = settings;
-        self.commands.push(format!("settings {tracks:?} {disabled} {quality:?} {width}x{height}"));
+        let TrackSettings { disabled, quality, width, height, fps } = settings;
+        self.commands.push(format!("settings {tracks:?} {disabled} {quality:?} {width}x{height} {fps}"));
     }
 
     fn update_metadata(

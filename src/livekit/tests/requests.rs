@@ -308,14 +308,14 @@ fn subscribing_needs_permission_and_ends_somewhere() {
 fn track_setting() {
     let base = || proto::UpdateTrackSettings { track_sids: vec!["TR_1".to_owned()], ..Default::default() };
     let cases = [
-        (proto::UpdateTrackSettings { disabled: true, ..base() }, "settings [TR_1] true Low 0x0"),
-        (proto::UpdateTrackSettings { quality: 2, ..base() }, "settings [TR_1] false High 0x0"),
+        (proto::UpdateTrackSettings { disabled: true, ..base() }, "settings [TR_1] true Low 0x0 0"),
+        (proto::UpdateTrackSettings { quality: 2, ..base() }, "settings [TR_1] false High 0x0 0"),
         (
-            proto::UpdateTrackSettings { quality: 2, width: 320, height: 180, ..base() },
-            "settings [TR_1] false High 320x180",
+            proto::UpdateTrackSettings { quality: 2, width: 320, height: 180, fps: 15, ..base() },
+            "settings [TR_1] false High 320x180 15",
         ),
-        (proto::UpdateTrackSettings { quality: 3, ..base() }, "settings [TR_1] true High 0x0"),
-        (proto::UpdateTrackSettings { quality: 12, ..base() }, "settings [TR_1] false High 0x0"),
+        (proto::UpdateTrackSettings { quality: 3, ..base() }, "settings [TR_1] true High 0x0 0"),
+        (proto::UpdateTrackSettings { quality: 12, ..base() }, "settings [TR_1] false High 0x0 0"),
     ];
     for (settings, command) in cases {
         let (mut rig, socket) = joined(Dialect::V1);

@@ -465,7 +465,7 @@ fn the_state_of_a_resumed_client_is_checked_and_applied() {
     // It may come in the join request, or as the first message.
     let back = |sync_state| JoinRequest { reconnect: Some(sid.clone()), sync_state, ..request("alice", Dialect::V1) };
     let socket = rig.join(back(Some(state.clone()))).expect("an answer");
-    let commands = ["subscribe [TR_un] false", "settings [TR_off] true Low 0x0"];
+    let commands = ["subscribe [TR_un] false", "settings [TR_off] true Low 0x0 0"];
     assert_eq!(rig.rooms.commands, commands);
     rig.say(socket, Said::SyncState(state.clone()));
     assert_eq!(rig.signalling.dropped().get(Dropped::OutOfOrder), 1);

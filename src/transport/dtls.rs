@@ -1,0 +1,178 @@
+//! DTLS for str0m: the default implementation, with its configuration made once per process instead of once per connection
+//! (a self-test of the crypto library that takes most of a millisecond), and the keys that it exports for SRTP handed to us as
+//! well, because our egress encrypts what str0m does not know of.
+//!
+//! str0m takes its crypto as `&'static` objects, so an instance cannot be given its connection. It is made while the connection
+//! is: [`capture`] holds a place for the keys open meanwhile.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use str0m::config::CryptoProvider;
+use str0m::crypto::CryptoError;
+use str0m::crypto::dtls::{
+    DtlsCert, DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, ProtocolVersion, SrtpProfile,
+};
+use zeroize::Zeroizing;
+
+use super::srtp::{DtlsRole, Profile, ReceiveKeys, SendKeys, keys_from_dtls};
+
+/// str0m's default crypto with our DTLS.
+pub(super) fn provider() -> CryptoProvider {
+    CryptoProvider { dtls_provider: &Provider, ..str0m::crypto::from_feature_flags() }
+}
+
+/// Where the SRTP keys of one connection appear once its handshake is done.
+#[derive(Clone, Default)]
+pub(super) struct KeyExport(Arc<Mutex<Option<Exported>>>);
+
+struct Exported {
+    profile: Profile,
+    keying_material: Zeroizing<Vec<u8>>,
+    role: DtlsRole,
+}
+
+impl KeyExport {
+    /// The keys of both directions; gives them once, as a second user of the send keys would repeat its packet indices.
+    pub fn take(&self) -> Option<(SendKeys, ReceiveKeys)> {
+        let exported = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        keys_from_dtls(exported.profile, &exported.keying_material, exported.role).ok()
+    }
+
+    fn set(&self, exported: Exported) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(exported);
+    }
+}
+
+impl fmt::Debug for KeyExport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyExport")
+    }
+}
+
+thread_local! {
+    /// What takes the keys of the instance that is made next on this thread.
+    static CAPTURING: RefCell<Option<KeyExport>> = const { RefCell::new(None) };
+}
+
+/// Runs `build`, which makes one connection, and gives the place where its keys will appear.
+pub(super) fn capture<T>(build: impl FnOnce() -> T) -> (T, KeyExport) {
+    let export = KeyExport::default();
+    CAPTURING.set(Some(export.clone()));
+    let built = build();
+    CAPTURING.set(None);
+    (built, export)
+}
+
+#[derive(Debug)]
+struct Provider;
+
+/// The same for all connections: they all ask for the same MTU.
+static CONFIG: OnceLock<Arc<dimpl::Config>> = OnceLock::new();
+
+fn config(mtu: Option<usize>) -> Result<Arc<dimpl::Config>, CryptoError> {
+    if let Some(config) = CONFIG.get() {
+        return Ok(config.clone());
+    }
+    // ICE proves the client's address before DTLS begins, so a cookie would only cost a round trip.
+    let builder = dimpl::Config::builder().use_server_cookie(false);
+    let builder = mtu.into_iter().fold(builder, dimpl::ConfigBuilder::mtu);
+    let made = builder.build().map_err(|error| CryptoError::Other(format!("DTLS configuration: {error}")))?;
+    Ok(CONFIG.get_or_init(|| Arc::new(made)).clone())
+}
+
+impl DtlsProvider for Provider {
+    fn generate_certificate(&self) -> Option<DtlsCert> {
+        dimpl::certificate::generate_self_signed_certificate().ok()
+    }
+
+    fn new_dtls(
+        &self,
+        certificate: &DtlsCert,
+        now: Instant,
+        version: DtlsVersion,
+        mtu: Option<usize>,
+    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+        let (config, certificate) = (config(mtu)?, certificate.clone());
+        let dtls = match version {
+            DtlsVersion::Dtls12 => dimpl::Dtls::new_12(config, certificate, now),
+            DtlsVersion::Dtls13 => dimpl::Dtls::new_13(config, certificate, now),
+            DtlsVersion::Auto => dimpl::Dtls::new_auto(config, certificate, now),
+            other => return Err(CryptoError::Other(format!("unsupported DTLS version: {other}"))),
+        };
+        let export = CAPTURING.take().unwrap_or_default();
+        Ok(Box::new(Instance { dtls, export }))
+    }
+}
+
+struct Instance {
+    dtls: dimpl::Dtls,
+    export: KeyExport,
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Instance")
+    }
+}
+
+impl DtlsInstance for Instance {
+    fn poll_output<'a>(&mut self, buffer: &'a mut [u8]) -> DtlsOutput<'a> {
+        let role = if self.dtls.is_active() { DtlsRole::Client } else { DtlsRole::Server };
+        let output = self.dtls.poll_output(buffer);
+        if let DtlsOutput::KeyingMaterial(material, profile) = &output
+            && let Some(profile) = our_profile(*profile)
+        {
+            self.export.set(Exported { profile, keying_material: Zeroizing::new(material.to_vec()), role });
+        }
+        output
+    }
+
+    fn set_active(&mut self, active: bool) {
+        self.dtls.set_active(active);
+    }
+
+    fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
+        self.dtls.handle_packet(packet)
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
+        self.dtls.handle_timeout(now)
+    }
+
+    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
+        self.dtls.send_application_data(data)
+    }
+
+    fn is_active(&self) -> bool {
+        self.dtls.is_active()
+    }
+
+    fn protocol_version(&self) -> Option<ProtocolVersion> {
+        self.dtls.protocol_version()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.dtls.is_closing()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.dtls.is_closed()
+    }
+
+    fn close(&mut self) -> Result<(), DtlsImplError> {
+        self.dtls.close()
+    }
+}
+
+/// `None`: one that we cannot send with. None is offered.
+fn our_profile(profile: SrtpProfile) -> Option<Profile> {
+    match profile {
+        SrtpProfile::AEAD_AES_128_GCM => Some(Profile::AeadAes128Gcm),
+        SrtpProfile::AEAD_AES_256_GCM => Some(Profile::AeadAes256Gcm),
+        SrtpProfile::AES128_CM_SHA1_80 => Some(Profile::AesCm128HmacSha1_80),
+        _ => None,
+    }
+}

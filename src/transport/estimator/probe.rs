@@ -1,0 +1,292 @@
+//! Probes: short bursts faster than the estimate, to learn quickly whether the path carries more.
+//!
+//! The estimate by itself rises 8 % per second and never much beyond what is sent, and an SFU sends layers: it
+//! cannot send a little more of a video. So whenever more is wanted than estimated, a few packets are sent at a multiple
+//! of the estimate and the rate at which they arrive is the path's. While a probe gets through, the next follows at once;
+//! when it does not, the next waits, longer each time. Nothing is probed that nobody wants.
+
+use std::num::NonZeroU16;
+
+use super::{MAX_BITRATE, Micros};
+
+/// Multiples of the estimate that are probed: the first time, and later.
+const FIRST_SCALE: f64 = 3.0;
+const SCALE: f64 = 2.0;
+
+/// No probe exceeds what is wanted by more: a tenth to have it for sure, and what is lost where a full path counts as 95 %.
+const MAX_OVER_DESIRED: f64 = 1.2;
+
+/// The estimate is enough when it is no further below what is wanted.
+const ENOUGH: f64 = 0.97;
+
+/// Length of a probe, seconds. A longer one tells more through jitter, and when it fails fills a queue as long as itself.
+const DURATION: std::ops::RangeInclusive<f64> = 0.025..=0.1;
+const MIN_PACKETS: u32 = 5;
+
+/// How wrong jitter may make the measured rate: one standard deviation.
+const MAX_ERROR: f64 = 0.15;
+const PACKET_BITS: f64 = 1200.0 * 8.0;
+
+/// Share of the probe that must arrive.
+const MIN_RECEIVED: f64 = 0.8;
+
+/// Arrived at this share of the rate sent, a probe did not meet a bottleneck; a lower rate is the bottleneck's own.
+const UNSATURATED: f64 = 0.9;
+/// Of a bottleneck's rate this is used: the rest drains the queue that the probe made.
+const UTILIZATION: f64 = 0.95;
+
+/// A result of at least this share of the target is worth a further probe at once.
+const FURTHER: f64 = 0.7;
+
+/// A probe without a result after this has failed. Feedback may take 250 ms, a round trip a second.
+const TIMEOUT: Micros = 1_500_000;
+
+/// A probe's packets are through the path after this.
+const MEASURING: Micros = 600_000;
+
+/// Pause after a failed probe; grows by the factor with each failure in a row.
+const MIN_PAUSE: Micros = 2_000_000;
+const MAX_PAUSE: Micros = 15_000_000;
+const PAUSE_GROWTH: f64 = 1.5;
+
+/// Pause after the estimate dropped: the path may be back soon, and what took it must be gone.
+const PAUSE_AFTER_DROP: Micros = 3_000_000;
+/// A drop is a fall below this share of the estimate before it.
+const DROP: f64 = 0.66;
+
+/// The least time between probes when wishes change.
+const MIN_INTERVAL: Micros = 1_000_000;
+/// A wish is new when it exceeds the last by this factor.
+const NEW_WISH: f64 = 1.1;
+
+/// When the path is not calm enough for a probe, look again after this.
+const RETRY: Micros = 100_000;
+
+/// Which probe a packet belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ProbeId(NonZeroU16);
+
+/// A probe to send now: packets tagged with its id, evenly at `bitrate`, until both minima are met. Media first, padding
+/// for the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    pub id: ProbeId,
+    /// Bits per second.
+    pub bitrate: u64,
+    pub min_packets: u32,
+    pub min_bytes: usize,
+}
+
+/// What came of a probe so far.
+#[derive(Debug)]
+struct Cluster {
+    probe: Probe,
+    started: Micros,
+    packets: u32,
+    bytes: u64,
+    first_sent: Micros,
+    last_sent: Micros,
+    /// Of the packet sent last: it lies outside of the span.
+    last_bytes: u16,
+    /// Number and arrival of the first packet that was reported.
+    origin: (u64, Micros),
+    last_number: u64,
+    /// For the line of arrival (seconds) over number, relative to the origin.
+    sum_x: f64,
+    sum_y: f64,
+    sum_xx: f64,
+    sum_xy: f64,
+}
+
+#[derive(Debug)]
+pub struct Probes {
+    desired: f64,
+    /// What was wanted when a probe was last planned for a wish.
+    planned_desired: f64,
+    last_id: ProbeId,
+    cluster: Option<Cluster>,
+    is_first: bool,
+    last_probe: Option<Micros>,
+    next_probe: Micros,
+    pause: Micros,
+    /// The estimate that a drop is measured from.
+    peak: f64,
+}
+
+impl Probes {
+    pub fn new() -> Self {
+        Probes {
+            desired: 0.0,
+            planned_desired: 0.0,
+            last_id: ProbeId(NonZeroU16::MIN),
+            cluster: None,
+            is_first: true,
+            last_probe: None,
+            next_probe: 0,
+            pause: MIN_PAUSE,
+            peak: 0.0,
+        }
+    }
+
+    pub fn set_desired(&mut self, now: Micros, desired: f64) {
+        self.desired = desired;
+        if desired > self.planned_desired * NEW_WISH {
+            let earliest = self.last_probe.map_or(now, |last| last + MIN_INTERVAL);
+            self.next_probe = self.next_probe.min(earliest.max(now));
+            self.planned_desired = desired;
+        } else if desired < self.planned_desired {
+            self.planned_desired = desired;
+        }
+    }
+
+    /// The estimate changed.
+    pub fn set_estimate(&mut self, now: Micros, estimate: f64) {
+        if estimate < self.peak * DROP {
+            self.pause = MIN_PAUSE;
+            self.next_probe = now + PAUSE_AFTER_DROP;
+            self.peak = estimate;
+        }
+        self.peak = self.peak.max(estimate);
+    }
+
+    fn wants(&self, estimate: f64) -> bool {
+        estimate < self.desired * ENOUGH && estimate < MAX_BITRATE as f64 * ENOUGH
+    }
+
+    /// The next probe, if it is time. `is_calm`: nothing queues up, few losses.
+    /// `jitter`: of single packets, in seconds.
+    pub fn poll(&mut self, now: Micros, estimate: f64, is_calm: bool, jitter: f64) -> Option<Probe> {
+        if self.cluster.as_ref().is_some_and(|cluster| now - cluster.started >= TIMEOUT) {
+            self.cluster = None;
+            self.failed(now);
+        }
+        if self.cluster.is_some() || !self.wants(estimate) || now < self.next_probe {
+            return None;
+        }
+        if !is_calm {
+            self.next_probe = now + RETRY;
+            return None;
+        }
+        let scale = if std::mem::take(&mut self.is_first) { FIRST_SCALE } else { SCALE };
+        let bitrate = (estimate * scale).min(self.desired * MAX_OVER_DESIRED).min(MAX_BITRATE as f64);
+        self.last_id = ProbeId(self.last_id.0.checked_add(1).unwrap_or(NonZeroU16::MIN));
+        let probe = Probe {
+            id: self.last_id,
+            bitrate: bitrate as u64,
+            min_packets: MIN_PACKETS,
+            min_bytes: (bitrate * duration(bitrate, jitter) / 8.0) as usize,
+        };
+        self.cluster = Some(Cluster::new(probe, now));
+        self.last_probe = Some(now);
+        Some(probe)
+    }
+
+    /// When to poll next.
+    pub fn next_timeout(&self, estimate: f64) -> Option<Micros> {
+        match &self.cluster {
+            Some(cluster) => Some(cluster.started + TIMEOUT),
+            None => self.wants(estimate).then_some(self.next_probe),
+        }
+    }
+
+    pub fn received(&mut self, id: ProbeId, number: u64, sent: Micros, arrival: Micros, bytes: u16) {
+        if let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.probe.id == id) {
+            cluster.received(number, sent, arrival, bytes);
+        }
+    }
+
+    /// Whether packets of a probe are arriving, and the rest should soon.
+    pub fn is_measuring(&self, now: Micros) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.packets > 0 && now - cluster.started < MEASURING)
+    }
+
+    /// What the probe measured, in bits per second, once enough of it has arrived. After each feedback.
+    pub fn result(&mut self, now: Micros) -> Option<f64> {
+        let cluster = self.cluster.take_if(|cluster| cluster.is_complete())?;
+        let result = cluster.bitrate();
+        if result >= FURTHER * cluster.probe.bitrate as f64 {
+            self.pause = MIN_PAUSE;
+            self.next_probe = now;
+        } else {
+            self.failed(now);
+        }
+        Some(result)
+    }
+
+    fn failed(&mut self, now: Micros) {
+        self.next_probe = now + self.pause;
+        self.pause = ((self.pause as f64 * PAUSE_GROWTH) as Micros).min(MAX_PAUSE);
+    }
+}
+
+/// Seconds that a probe must last for its rate to be told in spite of jitter: the slope of a line through n points of one
+/// spread over a time t is wrong by jitter · √(12 / n) / t, and n grows with t.
+fn duration(bitrate: f64, jitter: f64) -> f64 {
+    let needed = (jitter / MAX_ERROR * (12.0 * PACKET_BITS / bitrate).sqrt()).powf(2.0 / 3.0);
+    needed.clamp(*DURATION.start(), *DURATION.end())
+}
+
+impl Cluster {
+    fn new(probe: Probe, started: Micros) -> Self {
+        Cluster {
+            probe,
+            started,
+            packets: 0,
+            bytes: 0,
+            first_sent: 0,
+            last_sent: 0,
+            last_bytes: 0,
+            origin: (0, 0),
+            last_number: 0,
+            sum_x: 0.0,
+            sum_y: 0.0,
+            sum_xx: 0.0,
+            sum_xy: 0.0,
+        }
+    }
+
+    fn received(&mut self, number: u64, sent: Micros, arrival: Micros, bytes: u16) {
+        if self.packets == 0 {
+            (self.first_sent, self.last_sent, self.last_bytes) = (sent, sent, bytes);
+            (self.origin, self.last_number) = ((number, arrival), number);
+        }
+        self.packets += 1;
+        self.bytes += u64::from(bytes);
+        self.first_sent = self.first_sent.min(sent);
+        self.last_number = self.last_number.max(number);
+        if sent >= self.last_sent {
+            (self.last_sent, self.last_bytes) = (sent, bytes);
+        }
+        let x = number as f64 - self.origin.0 as f64;
+        let y = arrival.saturating_sub(self.origin.1) as f64 / 1e6;
+        self.sum_x += x;
+        self.sum_y += y;
+        self.sum_xx += x * x;
+        self.sum_xy += x * y;
+    }
+
+    fn is_complete(&self) -> bool {
+        f64::from(self.packets) >= MIN_RECEIVED * f64::from(self.probe.min_packets)
+            && self.bytes as f64 >= MIN_RECEIVED * self.probe.min_bytes as f64
+    }
+
+    fn bitrate(&self) -> f64 {
+        let target = self.probe.bitrate as f64;
+        let span = (self.last_sent - self.first_sent) as f64 / 1e6;
+        // Packets handed to the network in one go have no rate of sending: the target stands for it.
+        let sent =
+            if span > 0.0 { target.min((self.bytes - u64::from(self.last_bytes)) as f64 * 8.0 / span) } else { target };
+        let arrived = self.arrival_rate().unwrap_or(sent);
+        if arrived < UNSATURATED * sent { UTILIZATION * arrived } else { sent.min(arrived) }
+    }
+
+    /// From the slope of a line through the arrivals: their mean distance, with little regard to jitter. `None` when they
+    /// came all at once.
+    fn arrival_rate(&self) -> Option<f64> {
+        let packets = f64::from(self.packets);
+        let spread = self.sum_xx - self.sum_x * self.sum_x / packets;
+        let seconds_per_packet = (self.sum_xy - self.sum_x * self.sum_y / packets) / spread;
+        let numbers = (self.last_number - self.origin.0.min(self.last_number) + 1) as f64;
+        (spread > 0.0 && seconds_per_packet > 0.0).then(|| self.bytes as f64 * 8.0 / (seconds_per_packet * numbers))
+    }
+}
