@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::net::UdpSocket;
+use parlour::rtp::header::Packet;
+use parlour::rtp::rtcp;
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use str0m::channel::{ChannelConfig, Reliability};
@@ -24,8 +26,7 @@ use crate::machine;
 use crate::media::stamp::{self, Stamp};
 use crate::sink::{Window, record};
 use crate::wire::keys::{self, Slot};
-use crate::wire::rtp::{self, Kind, Packet};
-use crate::wire::{rtcp, srtp};
+use crate::wire::{self, Kind, srtp, unpadded};
 
 /// Holds half a second of fifty streams while the thread is busy with other clients.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -257,7 +258,7 @@ impl Client {
             for (meta, buffer) in metas.iter().zip(buffers.iter()).take(count) {
                 let at = meta.timestamp.unwrap_or_else(unix_time);
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                    match rtp::kind(datagram) {
+                    match wire::kind(datagram) {
                         Kind::Rtp => self.receive_rtp(shared, now, at, meta.addr, datagram),
                         Kind::Rtcp => self.receive_rtcp(shared, now, meta.addr, datagram),
                         Kind::Other => self.receive_other(shared, now, meta.addr, datagram),
@@ -283,15 +284,19 @@ impl Client {
             return;
         }
         self.remote = Some(from);
+        if self.theirs.is_none() {
+            shared.window.early += 1;
+            return;
+        }
         if let Some([high, low]) = self.feedback.extension.and_then(|id| packet.extension(id)) {
             self.feedback.arrivals.arrived(u16::from_be_bytes([*high, *low]), at);
         }
-        let place = match self.by_ssrc.get(&packet.ssrc) {
+        let place = match self.by_ssrc.get(&packet.header.ssrc) {
             Some(Place::Media(place)) => *place,
             Some(Place::Repair(place)) => return self.receive_repair(shared, now, *place, datagram, &packet),
             // Media may be faster than the description that announces it.
-            None => match offer::kind_of(packet.payload_type) {
-                Some(video) => self.add_stream(packet.ssrc, video),
+            None => match offer::kind_of(packet.header.payload_type) {
+                Some(video) => self.add_stream(packet.header.ssrc, video),
                 None => {
                     shared.window.unknown += 1;
                     return;
@@ -299,13 +304,16 @@ impl Client {
             },
         };
         let stream = &mut self.streams[place];
-        if stream.receive(now, at, packet.sequence, packet.timestamp, &mut shared.window) && stream.video {
-            self.feedback.nack_soon(now);
+        let gap = stream.receive(now, at, packet.header.sequence, packet.header.timestamp, &mut shared.window);
+        let blind = stream.video && !stream.shows;
+        let looks = blind || stream.watched.is_some() || !self.saw_first_frame;
+        if (gap && stream.video) || blind {
+            self.feedback.repair_soon(now);
             self.schedule_feedback(shared, now);
         }
         shared.unsampled += 1;
         let due = shared.unsampled >= SAMPLE_ONE_IN || now.saturating_duration_since(shared.sampled) >= SAMPLE_INTERVAL;
-        if due || !self.saw_first_frame || self.streams[place].watched.is_some() {
+        if due || looks {
             (shared.unsampled, shared.sampled) = (0, now);
             self.look_into(shared, now, at, place, datagram, &packet);
         }
@@ -324,16 +332,16 @@ impl Client {
         let Some(theirs) = &mut self.theirs else { return };
         let stream = &mut self.streams[place];
         shared.window.opened += 1;
-        let rollovers = stream.rollovers(packet.sequence);
-        if theirs.open_rtp(datagram, packet.header, rollovers).is_none() {
+        let rollovers = stream.rollovers(packet.header.sequence);
+        if theirs.open_rtp(datagram, packet.header_len, rollovers).is_none() {
             // libsrtp counts a rollover when the first packets of a stream are reordered across its number zero.
-            if theirs.open_rtp(datagram, packet.header, rollovers + 1).is_none() {
+            if theirs.open_rtp(datagram, packet.header_len, rollovers + 1).is_none() {
                 shared.window.forged += 1;
                 return;
             }
             stream.rollovers_before += 1;
         }
-        let payload = packet.unpadded(theirs.opened());
+        let payload = unpadded(packet.padded, theirs.opened());
         let stamp = if stream.video { stamp::of_video(payload) } else { stamp::of_audio(payload) };
         // Padding for bandwidth probes, comfort noise: nobody's frame.
         let Some(stamp) = stamp else { return };
@@ -341,15 +349,14 @@ impl Client {
         if let Some(after) = stream.switched(now, &stamp) {
             record(&mut shared.window.switch, after.as_micros() as u64);
         }
-        if !self.saw_first_frame {
-            self.look_for_first_frame(shared, place, &stamp);
-        }
+        self.look_for_keyframe(shared, place, &stamp);
     }
 
-    fn look_for_first_frame(&mut self, shared: &mut Shared, place: usize, stamp: &Stamp) {
+    fn look_for_keyframe(&mut self, shared: &mut Shared, place: usize, stamp: &Stamp) {
         let stream = &mut self.streams[place];
-        let first = if self.wants_video { stream.video && stream.completes_keyframe(stamp) } else { !stream.video };
-        if first {
+        let keyframe = stream.video && !stream.shows && stream.completes_keyframe(stamp);
+        let first = if self.wants_video { keyframe } else { !stream.video };
+        if first && !self.saw_first_frame {
             self.saw_first_frame = true;
             if let Some(begun) = self.begun {
                 record(&mut shared.window.first_frame, begun.elapsed().as_micros() as u64);
@@ -362,24 +369,26 @@ impl Client {
         shared.window.retransmissions += 1;
         let Some(theirs) = &mut self.theirs else { return };
         // Few enough that a rollover of its own numbers is not worth a second counter: it takes 65,536 retransmissions.
-        let Some(payload) = theirs.open_rtp(datagram, packet.header, 0) else {
+        let Some(payload) = theirs.open_rtp(datagram, packet.header_len, 0) else {
             shared.window.forged += 1;
             return;
         };
         // Without two bytes it is padding, sent to probe the bandwidth.
-        let Some(([high, low], original)) = packet.unpadded(payload).split_first_chunk() else { return };
-        let stamp = if self.saw_first_frame { None } else { stamp::of_video(original) };
+        let Some(([high, low], original)) = unpadded(packet.padded, payload).split_first_chunk() else { return };
+        let stamp = if self.streams[place].shows { None } else { stamp::of_video(original) };
         self.streams[place].repair(now, u16::from_be_bytes([*high, *low]), &mut shared.window);
         if let Some(stamp) = stamp {
-            self.look_for_first_frame(shared, place, &stamp);
+            self.look_for_keyframe(shared, place, &stamp);
         }
     }
 
     fn receive_rtcp(&mut self, shared: &mut Shared, now: Instant, from: SocketAddr, datagram: &[u8]) {
         if let Some(clear) = self.theirs.as_mut().and_then(|theirs| theirs.open_rtcp(datagram)) {
-            for (ssrc, middle) in rtcp::sender_reports(clear) {
-                if let Some(Place::Media(place)) = self.by_ssrc.get(&ssrc) {
-                    self.streams[*place].sender_report(now, middle);
+            for packet in rtcp::packets(clear) {
+                if let rtcp::Packet::SenderReport(report) = packet
+                    && let Some(Place::Media(place)) = self.by_ssrc.get(&report.info.ssrc)
+                {
+                    self.streams[*place].sender_report(now, report.info.ntp.middle());
                 }
             }
         }
@@ -473,7 +482,7 @@ impl Client {
     }
 
     fn transmit(&mut self, shared: &mut Shared, to: SocketAddr, bytes: &[u8]) {
-        let lossy = shared.settings.loss_up > 0.0 && rtp::kind(bytes) == Kind::Rtp;
+        let lossy = shared.settings.loss_up > 0.0 && wire::kind(bytes) == Kind::Rtp;
         if lossy && self.chance.f32() < shared.settings.loss_up {
             shared.window.dropped_up += 1;
             return;

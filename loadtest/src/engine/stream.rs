@@ -2,9 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use parlour::rtp::rtcp::ReportBlock;
+
 use crate::media::stamp::Stamp;
 use crate::sink::{Arrival, Continuity, Window, record};
-use crate::wire::rtcp::ReportBlock;
+
+/// How long libwebrtc waits for a keyframe before it asks for one.
+const KEYFRAME_WAIT: Duration = Duration::from_millis(200);
 
 /// What was announced a moment ago may be silent still.
 const GRACE: Duration = Duration::from_secs(2);
@@ -26,6 +30,10 @@ pub(super) struct Stream {
     report: Report,
     /// Rollovers of the sender before our first packet.
     pub rollovers_before: u32,
+    /// A picture can be shown: a whole keyframe is here, and nothing was lost for good since.
+    pub shows: bool,
+    /// When to ask for a keyframe, while none is here.
+    pub keyframe_due: Option<Instant>,
     /// A keyframe that is coming in: its number, and which packets are here.
     keyframe: Option<(u32, u64)>,
     /// A layer that was asked for, and when.
@@ -58,6 +66,8 @@ impl Stream {
             last_arrival: None,
             report: Report::default(),
             rollovers_before: 0,
+            shows: false,
+            keyframe_due: None,
             keyframe: None,
             watched: None,
         }
@@ -66,6 +76,9 @@ impl Stream {
     /// Counts a media packet. True when it left a gap.
     pub fn receive(&mut self, now: Instant, at: Duration, sequence: u16, timestamp: u32, window: &mut Window) -> bool {
         self.in_window += 1;
+        if self.video && !self.shows {
+            self.keyframe_due.get_or_insert(now + KEYFRAME_WAIT);
+        }
         if let Some(before) = self.last_arrival.replace(at) {
             let pause = at.saturating_sub(before).as_micros() as u64;
             window.longest_pause = window.longest_pause.max(pause);
@@ -131,7 +144,26 @@ impl Stream {
         };
         let here = here | 1 << (stamp.part & 63);
         self.keyframe = Some((stamp.frame, here));
-        here.count_ones() == u32::from(stamp.parts)
+        let complete = here.count_ones() == u32::from(stamp.parts);
+        if complete {
+            (self.shows, self.keyframe_due) = (true, None);
+        }
+        complete
+    }
+
+    /// Something is lost for good: only a keyframe helps.
+    pub fn break_picture(&mut self, now: Instant) {
+        (self.shows, self.keyframe) = (false, None);
+        self.keyframe_due.get_or_insert(now);
+    }
+
+    /// Whether to ask for a keyframe now.
+    pub fn asks_keyframe(&mut self, now: Instant) -> bool {
+        let due = self.keyframe_due.is_some_and(|at| at <= now);
+        if due {
+            self.keyframe_due = Some(now + KEYFRAME_WAIT);
+        }
+        due
     }
 
     /// Looks at an opened packet: is it of the layer that was asked for?
@@ -180,17 +212,17 @@ impl Report {
         let expected_now = expected - self.expected_before.min(expected);
         let lost_now = expected_now.saturating_sub(self.received - self.received_before);
         (self.expected_before, self.received_before) = (expected, self.received);
-        let (last_report, delay) = match self.sender {
+        let (last_sender_report, delay) = match self.sender {
             Some((middle, at)) => (middle, (now.saturating_duration_since(at).as_secs_f64() * 65536.0) as u32),
             None => (0, 0),
         };
         ReportBlock {
             ssrc,
             fraction_lost: (lost_now * 256).checked_div(expected_now).unwrap_or(0).min(255) as u8,
-            total_lost: lost as u32,
-            highest: highest as u32,
+            packets_lost: lost as i32,
+            highest_sequence: highest as u32,
             jitter: self.jitter as u32,
-            last_report,
+            last_sender_report,
             delay,
         }
     }
@@ -212,7 +244,7 @@ mod tests {
             stream.receive(now, at(u64::from(sequence) * 10), sequence, u32::from(sequence) * 900, &mut window);
         }
         let block = stream.report_block(now).unwrap();
-        assert_eq!((block.total_lost, block.highest, block.jitter), (10, 99, 0));
+        assert_eq!((block.packets_lost, block.highest_sequence, block.jitter), (10, 99, 0));
         assert_eq!(block.fraction_lost, 25);
         stream.receive(now, at(1000), 100, 90_000, &mut window);
         assert_eq!(stream.report_block(now).unwrap().fraction_lost, 0);
@@ -228,7 +260,22 @@ mod tests {
         assert!(!stream.completes_keyframe(&stamp(2, true)));
         assert!(!stream.completes_keyframe(&stamp(2, true)));
         assert!(!stream.completes_keyframe(&stamp(0, false)));
-        assert!(stream.completes_keyframe(&stamp(1, true)));
+        assert!(stream.completes_keyframe(&stamp(1, true)) && stream.shows);
+    }
+
+    #[test]
+    fn a_keyframe_is_asked_for_until_it_comes() {
+        let now = Instant::now();
+        let after = |ms| now + Duration::from_millis(ms);
+        let (mut window, mut stream) = (Window::default(), Stream::new(1, true));
+        assert!(!stream.asks_keyframe(now));
+        stream.receive(now, at(0), 1, 0, &mut window);
+        assert!(!stream.asks_keyframe(after(199)) && stream.asks_keyframe(after(200)));
+        assert!(!stream.asks_keyframe(after(399)) && stream.asks_keyframe(after(400)));
+        assert!(stream.completes_keyframe(&Stamp { sent: 0, frame: 1, part: 0, parts: 1, layer: 0, keyframe: true }));
+        assert!(!stream.asks_keyframe(after(5000)));
+        stream.break_picture(after(5000));
+        assert!(stream.asks_keyframe(after(5000)));
     }
 
     #[test]

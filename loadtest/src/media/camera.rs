@@ -184,7 +184,7 @@ impl Layer {
 }
 
 /// A packet is stamped when it leaves, not when its frame was taken.
-fn stamp_with(payload: &mut Vec<u8>, unix_nanos: u64) {
+fn stamp_with(payload: &mut [u8], unix_nanos: u64) {
     if let Some(stamp) = stamp::of_video(payload) {
         let at = DESCRIPTOR_BYTES + FRAME_HEADER_BYTES;
         let mut bytes = Vec::with_capacity(stamp::BYTES);

@@ -4,8 +4,11 @@ use std::fmt::Write;
 
 use super::{Report, Stage};
 
+/// Its name, and how to read it off a stage that has it.
+type Measure = (&'static str, fn(&Stage) -> Option<f64>);
+
 /// What is compared; less is better in all of them.
-const MEASURES: [(&str, fn(&Stage) -> Option<f64>); 8] = [
+const MEASURES: [Measure; 8] = [
     ("CPU µs/packet", |stage| stage.cpu.map(|cpu| cpu.per_packet())),
     ("… user", |stage| stage.cpu.map(|cpu| cpu.user_per_packet)),
     ("… system", |stage| stage.cpu.map(|cpu| cpu.system_per_packet)),

@@ -39,6 +39,11 @@ pub struct Stage {
     /// Packets whose keys did not fit.
     pub forged: u64,
     pub unknown: u64,
+    /// Packets that came before the handshake was done, while people joined.
+    pub early: u64,
+    /// Times that a viewer had no picture to show and asked for a keyframe: while people joined, and while it was measured.
+    pub blind_joins: u64,
+    pub broken_pictures: u64,
     pub duplicates: u64,
     pub nacks_sent: u64,
     pub keyframes_wanted: u64,
@@ -153,6 +158,9 @@ impl Stage {
             disconnected: window.disconnected + ramp.disconnected,
             forged: window.forged,
             unknown: window.unknown,
+            early: ramp.early + window.early,
+            blind_joins: ramp.broken_pictures,
+            broken_pictures: window.broken_pictures,
             duplicates: window.duplicates,
             nacks_sent: window.nacks_sent,
             keyframes_wanted: window.keyframes_wanted,
@@ -189,6 +197,14 @@ impl Stage {
         warn(self.silent_streams > 0, format!("{} of {} streams were silent", self.silent_streams, self.streams));
         warn(self.disconnected > 0, format!("{} connections were lost", self.disconnected));
         warn(self.forged > 0, format!("{} packets did not open with their keys", self.forged));
+        warn(
+            self.early > 0,
+            format!("{} packets were sent before the handshake was done: browsers drop them", self.early),
+        );
+        warn(
+            self.blind_joins > 0,
+            format!("{} times a viewer that joined had no whole keyframe after 200 ms", self.blind_joins),
+        );
         warn(self.unknown > 0, format!("{} packets belong to no stream", self.unknown));
         if let Some(cpu) = self.cpu {
             warn(cpu.drops > 0, format!("the server's sockets had no room for {} packets", cpu.drops));

@@ -121,6 +121,9 @@ pub fn remarks(stage: &Stage) -> Vec<String> {
             stage.retransmissions
         ));
     }
+    if stage.broken_pictures > 0 {
+        remarks.push(format!("pictures that broke, until a keyframe: {}", stage.broken_pictures));
+    }
     if stage.longest_pause_ms > 0.0 {
         remarks.push(format!("longest pause of a stream: {} ms", ms(stage.longest_pause_ms)));
     }

@@ -95,13 +95,19 @@ impl Continuity {
         Some(now.saturating_duration_since(missing.since))
     }
 
+    /// Forgets what is past hope; gives how many that are.
+    pub fn give_up(&mut self, now: Instant) -> usize {
+        let before = self.missing.len();
+        self.missing.retain(|_, missing| now.saturating_duration_since(missing.since) < GIVE_UP);
+        before - self.missing.len()
+    }
+
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty()
     }
 
-    /// What to ask for now, ascending. Forgets what is past hope.
+    /// What to ask for now, ascending.
     pub fn nacks(&mut self, now: Instant) -> Vec<u16> {
-        self.missing.retain(|_, missing| now.saturating_duration_since(missing.since) < GIVE_UP);
         let mut wanted = Vec::new();
         for (number, missing) in &mut self.missing {
             if missing.ask_again <= now && missing.asked < MOST_NACKS {
@@ -168,6 +174,8 @@ mod tests {
         assert_eq!(stream.nacks(after(now, 60)), [11]);
         let mut repaired = stream.clone();
         assert_eq!(repaired.receive(after(now, 70), 11), Arrival::Repaired(Duration::from_millis(70)));
+        assert_eq!(stream.give_up(after(now, 999)), 0);
+        assert_eq!(stream.give_up(after(now, 1000)), 1);
         assert!(stream.nacks(after(now, 1000)).is_empty());
         assert!(stream.is_complete(), "given up");
         assert_eq!(stream.receive(after(now, 1001), 11), Arrival::Duplicate);

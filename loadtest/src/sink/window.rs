@@ -31,6 +31,11 @@ pub struct Window {
     pub opened: u64,
     /// Packets of no known stream.
     pub unknown: u64,
+    /// Packets that came before the handshake was done: nobody can open them, so they are gone.
+    pub early: u64,
+    /// Pictures that a viewer could not go on with: a packet was lost for good, or no keyframe came in time. Each is a request
+    /// for a keyframe.
+    pub broken_pictures: u64,
     pub nacks_sent: u64,
     /// By publishers, of all layers.
     pub sent: u64,
@@ -71,6 +76,8 @@ impl Default for Window {
             forged: 0,
             opened: 0,
             unknown: 0,
+            early: 0,
+            broken_pictures: 0,
             nacks_sent: 0,
             sent: 0,
             keyframes_wanted: 0,
@@ -104,6 +111,8 @@ impl Window {
         add(&mut self.forged, other.forged);
         add(&mut self.opened, other.opened);
         add(&mut self.unknown, other.unknown);
+        add(&mut self.early, other.early);
+        add(&mut self.broken_pictures, other.broken_pictures);
         add(&mut self.nacks_sent, other.nacks_sent);
         add(&mut self.sent, other.sent);
         add(&mut self.keyframes_wanted, other.keyframes_wanted);
