@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::media::Pacing;
 use crate::report::limits::Limits;
+use crate::scenario::scoreboard::Entry;
 use crate::scenario::{Plan, Scenario};
 use crate::server::parlour;
 
@@ -31,6 +32,8 @@ pub struct Cli {
 pub enum Command {
     /// Play one scenario against one server
     Run(Box<RunArgs>),
+    /// Play scenarios against several servers in turns, and write a Markdown table
+    Scoreboard(Box<ScoreboardArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -46,6 +49,39 @@ pub struct RunArgs {
     pub output: Output,
     #[command(flatten)]
     pub limits: Limits,
+}
+
+#[derive(Debug, Args)]
+pub struct ScoreboardArgs {
+    /// What to play, and how large
+    #[arg(long, value_delimiter = ',', default_value = "V=100,A=50,M=20", value_name = "SCENARIO=N,…")]
+    pub entries: Vec<Entry>,
+    /// Whom to test; the first is what the others are compared with
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "parlour,janus")]
+    pub servers: Vec<Spawn>,
+    /// How often each server plays each scenario
+    #[arg(long, default_value_t = 5)]
+    pub trials: usize,
+    /// Write all trials as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the tables here as well
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+    /// The program of Parlour
+    #[arg(long, value_name = "FILE")]
+    pub parlour_binary: Option<PathBuf>,
+    /// The program of Janus
+    #[arg(long, value_name = "FILE")]
+    pub janus_binary: Option<PathBuf>,
+    /// The core of the server; the generator takes the others
+    #[arg(long, default_value_t = 0, value_name = "CORE")]
+    pub server_core: usize,
+    /// Event loops of Janus (its `event_loops`); 0 = a thread for each connection, its default
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub janus_loops: usize,
+    #[command(flatten)]
+    pub load: Load,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -130,6 +166,9 @@ pub struct Load {
     /// Percent of the packets from publishers that the network drops; 2 in scenario X
     #[arg(long, value_name = "%")]
     pub loss_up: Option<f32>,
+    /// Count the server's system calls after each stage, with perf or strace
+    #[arg(long)]
+    pub syscalls: bool,
     /// Makes media and losses; the same seed makes the same
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -155,6 +194,28 @@ pub struct Output {
     pub compare: Option<PathBuf>,
 }
 
+impl ScoreboardArgs {
+    /// One of the servers, to be started.
+    pub fn target(&self, server: Spawn) -> Target {
+        let binary = match server {
+            Spawn::Parlour => &self.parlour_binary,
+            Spawn::Janus => &self.janus_binary,
+        };
+        Target {
+            spawn: Some(server),
+            url: None,
+            driver: Kind::Livekit,
+            key: parlour::KEY.into(),
+            secret: parlour::SECRET.into(),
+            pid: None,
+            local_address: None,
+            server_binary: binary.clone(),
+            server_core: self.server_core,
+            janus_loops: self.janus_loops,
+        }
+    }
+}
+
 impl Load {
     pub fn plan(&self, scenario: Scenario) -> Plan {
         Plan {
@@ -165,6 +226,7 @@ impl Load {
             duration: seconds(self.duration),
             settle: seconds(self.settle),
             churn_rate: self.churn_rate.max(0.1),
+            syscalls: self.syscalls,
         }
     }
 
@@ -193,8 +255,10 @@ mod tests {
 
     fn run(arguments: &str) -> Result<Box<RunArgs>, clap::Error> {
         let line = format!("parlour-loadtest run {arguments}");
-        let Command::Run(run) = Cli::try_parse_from(line.split(' '))?.command;
-        Ok(run)
+        match Cli::try_parse_from(line.split(' '))?.command {
+            Command::Run(run) => Ok(run),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

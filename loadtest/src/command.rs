@@ -2,15 +2,16 @@
 
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::args::{Kind, Load, Output, RunArgs, Spawn, Target};
+use crate::args::{Kind, Load, Output, RunArgs, ScoreboardArgs, Spawn, Target};
 use crate::driver::Driver;
 use crate::driver::janus::Janus;
 use crate::driver::livekit::LiveKit;
 use crate::engine::{self, Engine};
 use crate::machine::{self, Cores, Machine};
 use crate::report::{Report, compare, html, table};
+use crate::scenario::scoreboard::{Scoreboard, Trial};
 use crate::scenario::{Population, Run, RunError, Scenario, Shape};
 use crate::server::process::Process;
 use crate::server::{self, Spawned, StartError};
@@ -49,7 +50,9 @@ struct Tested {
 pub fn run(args: &RunArgs) -> Result<Vec<String>, Error> {
     // Before the run, which takes minutes.
     let old = args.output.compare.as_deref().map(read_report).transpose()?;
-    let report = play(args.scenario, &args.target, &args.load)?;
+    machine::raise_open_files();
+    let cores = generator_cores(args.target.spawn.map(|_| args.target.server_core))?;
+    let report = play(args.scenario, &args.target, &args.load, &cores)?;
     write_report(&args.output, &report)?;
     if let Some(old) = old {
         println!("\n{}", compare::render(&old, &report));
@@ -57,13 +60,44 @@ pub fn run(args: &RunArgs) -> Result<Vec<String>, Error> {
     Ok(args.limits.broken(&report.stages))
 }
 
-/// Plays one scenario and prints it.
-fn play(scenario: Scenario, target: &Target, load: &Load) -> Result<Report, Error> {
+/// Plays scenarios against several servers in turns.
+pub fn scoreboard(args: &ScoreboardArgs) -> Result<(), Error> {
     machine::raise_open_files();
-    let generator_cores = divide_cores(target)?;
+    let cores = generator_cores(Some(args.server_core))?;
+    let mut board = Scoreboard {
+        machine: Machine::this(),
+        pacing: format!("{:?}", args.load.pacing()).to_lowercase(),
+        trials: Vec::new(),
+    };
+    for entry in &args.entries {
+        for trial in 1..=args.trials {
+            for server in &args.servers {
+                println!("== {:?}={}, trial {trial} of {}, {server:?}", entry.scenario, entry.size, args.trials);
+                let load = Load { sizes: vec![entry.size], sweep: None, ..args.load.clone() };
+                let report = play(entry.scenario, &args.target(*server), &load, &cores)?;
+                let Report { server, scenario, publishers, suite, stages, .. } = report;
+                board.trials.extend(stages.into_iter().map(|stage| Trial {
+                    server: server.clone(),
+                    scenario,
+                    publishers,
+                    suite: suite.clone(),
+                    stage,
+                }));
+            }
+        }
+    }
+    let text = board.markdown();
+    println!("\n{text}");
+    let write = |file: &Option<PathBuf>, text: &str| file.as_deref().map_or(Ok(()), |file| write_file(file, text));
+    write(&args.markdown, &text)?;
+    write(&args.json, &serde_json::to_string_pretty(&board).expect("plain data"))
+}
+
+/// Plays one scenario and prints it.
+fn play(scenario: Scenario, target: &Target, load: &Load, cores: &Cores) -> Result<Report, Error> {
     let tested = tested(target)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(play_on(scenario, load, &tested, &generator_cores));
+    let report = runtime.block_on(play_on(scenario, load, &tested, cores));
     if report.is_err()
         && let Some(server) = &tested.spawned
     {
@@ -73,9 +107,8 @@ fn play(scenario: Scenario, target: &Target, load: &Load) -> Result<Report, Erro
 }
 
 /// The generator's cores, on which this thread and all it starts will stay. A server that is started gets one of its own.
-fn divide_cores(target: &Target) -> Result<Cores, Error> {
+fn generator_cores(server: Option<usize>) -> Result<Cores, Error> {
     let all = machine::cores();
-    let server = target.spawn.map(|_| target.server_core);
     if let Some(core) = server
         && !all.contains(&core)
     {
@@ -200,14 +233,15 @@ fn read_report(file: &Path) -> Result<Report, Error> {
 }
 
 fn write_report(output: &Output, report: &Report) -> Result<(), Error> {
-    let write = |file: &Path, text: String| {
-        std::fs::write(file, text).map_err(|error| Error::File(file.display().to_string(), error.to_string()))
-    };
     if let Some(file) = &output.json {
-        write(file, report.to_json())?;
+        write_file(file, &report.to_json())?;
     }
     if let Some(file) = &output.html {
-        write(file, html::render(report))?;
+        write_file(file, &html::render(report))?;
     }
     Ok(())
+}
+
+fn write_file(file: &Path, text: &str) -> Result<(), Error> {
+    std::fs::write(file, text).map_err(|error| Error::File(file.display().to_string(), error.to_string()))
 }

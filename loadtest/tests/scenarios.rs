@@ -56,6 +56,7 @@ fn play(scenario: Scenario, publishers: usize, size: usize, loss: f32) -> Stage 
         duration: Duration::from_secs(2),
         settle: Duration::from_secs(2),
         churn_rate: 1.0,
+        syscalls: false,
     };
     let driver = Driver::LiveKit(LiveKit::new(&url, own::KEY, own::SECRET, "room"));
     let shape = Shape { scenario, publishers, join_rate: 50.0, seed: 7 };

@@ -64,14 +64,25 @@ pub(super) enum Command {
 }
 
 pub(super) struct Handle {
-    commands: std_mpsc::Sender<Command>,
+    /// `None` only while it is dropped.
+    commands: Option<std_mpsc::Sender<Command>>,
     waker: Waker,
+}
+
+/// Ends the worker.
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.commands = None;
+        let _ = self.waker.wake();
+    }
 }
 
 impl Handle {
     /// A worker that has ended shows by the replies that do not come.
     pub fn command(&self, command: Command) {
-        let _ = self.commands.send(command);
+        if let Some(commands) = &self.commands {
+            let _ = commands.send(command);
+        }
         let _ = self.waker.wake();
     }
 }
@@ -136,7 +147,7 @@ impl Worker {
             let _ = machine::pin_thread(&cores);
             worker.run();
         })?;
-        Ok(Handle { commands, waker })
+        Ok(Handle { commands: Some(commands), waker })
     }
 
     fn run(&mut self) {

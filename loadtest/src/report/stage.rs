@@ -56,6 +56,8 @@ pub struct Stage {
     /// Datagrams that the generator was too slow for.
     pub generator_drops: u64,
     pub churn: Option<Churn>,
+    /// Of the server, for each packet sent to a receiver; counted after the measurement.
+    pub syscalls_per_packet: Option<f64>,
 }
 
 /// Milliseconds.
@@ -172,6 +174,7 @@ impl Stage {
             generator_cores: usages.generator_cores,
             generator_drops: generator_after.socket_drops.saturating_sub(generator_before.socket_drops),
             churn: None,
+            syscalls_per_packet: None,
         }
     }
 

@@ -127,6 +127,9 @@ pub fn remarks(stage: &Stage) -> Vec<String> {
     if stage.longest_pause_ms > 0.0 {
         remarks.push(format!("longest pause of a stream: {} ms", ms(stage.longest_pause_ms)));
     }
+    if let Some(syscalls) = stage.syscalls_per_packet {
+        remarks.push(format!("system calls per packet: {syscalls:.3}"));
+    }
     if let Some(churn) = stage.churn {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         remarks.push(format!(

@@ -2,6 +2,7 @@
 
 mod population;
 mod run;
+pub mod scoreboard;
 mod stage;
 mod sweep;
 

@@ -11,12 +11,15 @@ use crate::engine::Engine;
 use crate::report;
 use crate::report::{Churn, Stage};
 use crate::server::process::{Process, Usage};
+use crate::server::syscalls;
 
 /// How often viewers change their layer.
 const LAYER_INTERVAL_S: u64 = 5;
 /// After people have left, what a server frees with a timer is freed.
 const AFTERMATH: Duration = Duration::from_secs(5);
-/// Size of the first stage of the latency scenario, which finds out what half a load is.
+/// How long system calls are counted.
+const SYSCALL_COUNT: Duration = Duration::from_secs(2);
+/// Length of the first measurement of the latency scenario, which finds out what half a load is.
 const CALIBRATION: Duration = Duration::from_secs(4);
 
 #[derive(Debug, thiserror::Error)]
@@ -25,10 +28,10 @@ pub enum RunError {
     Join(#[from] JoinError),
     #[error("cannot read the server's usage: {0}; has it ended?")]
     Usage(io::Error),
-    #[error(
-        "the latency scenario needs the server's CPU time: start the server with --spawn, or name its process with --pid"
-    )]
+    #[error("this needs the server's process: start the server with --spawn, or name its process with --pid")]
     NoProcess,
+    #[error("cannot count system calls: {0}")]
+    Syscalls(String),
 }
 
 pub struct Run {
@@ -97,7 +100,18 @@ impl Run {
     async fn stage(&mut self, size: usize) -> Result<Stage, RunError> {
         self.ramp(size).await?;
         let duration = self.plan.duration;
-        self.measure(size, duration).await
+        let stage = self.measure(size, duration).await?;
+        let syscalls_per_packet = if self.plan.syscalls { self.syscalls_per_packet().await? } else { None };
+        Ok(Stage { syscalls_per_packet, ..stage })
+    }
+
+    async fn syscalls_per_packet(&mut self) -> Result<Option<f64>, RunError> {
+        let Some(pid) = self.process.as_ref().and_then(Process::pid) else { return Err(RunError::NoProcess) };
+        self.engine.take_window().await;
+        let counted = tokio::task::spawn_blocking(move || syscalls::count(pid, SYSCALL_COUNT)).await;
+        let window = self.engine.take_window().await;
+        let count = counted.unwrap_or_else(|error| Err(error.to_string())).map_err(RunError::Syscalls)?;
+        Ok((window.packets > 0).then(|| count as f64 / window.packets as f64))
     }
 
     async fn ramp(&mut self, size: usize) -> Result<(), RunError> {

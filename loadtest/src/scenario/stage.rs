@@ -19,4 +19,6 @@ pub struct Plan {
     pub settle: Duration,
     /// Joins, and leaves, per second.
     pub churn_rate: f64,
+    /// Count the server's system calls after each stage.
+    pub syscalls: bool,
 }

@@ -3,6 +3,7 @@
 pub mod janus;
 pub mod parlour;
 pub mod process;
+pub mod syscalls;
 
 use std::fs::File;
 use std::io;

@@ -43,6 +43,11 @@ impl Process {
         Ok(process)
     }
 
+    /// `None` for ourselves.
+    pub fn pid(&self) -> Option<u32> {
+        self.folder.strip_prefix("/proc/")?.parse().ok()
+    }
+
     pub fn usage(&self) -> io::Result<Usage> {
         let read = |file: &str| fs::read_to_string(format!("{}/{file}", self.folder));
         let (user, system) = cpu_ticks(&read("stat")?).ok_or(io::Error::other("an unreadable stat file"))?;
