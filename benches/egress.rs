@@ -3,7 +3,7 @@
 //! `cargo bench --bench egress`; one core, caches warm, so a lower bound of what `BENCHMARKS.md` measures end to end.
 
 use divan::counter::BytesCount;
-use divan::{Bencher, black_box};
+use divan::{AllocProfiler, Bencher, black_box};
 use parlour::rtp::header::{Form, Header, HeaderWriter};
 use parlour::rtp::rtcp;
 use parlour::transport::srtp::{DtlsRole, Profile, ReceiveKeys, SendKeys, keys_from_dtls};
@@ -17,6 +17,10 @@ const SSRC: u32 = 0xcafe_babe;
 const MID: u8 = 4;
 const ABS_SEND_TIME: u8 = 2;
 const TRANSPORT_WIDE: u8 = 3;
+
+/// Prints allocations below a benchmark's times; there should be none but in what is set up once.
+#[global_allocator]
+static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
 
 fn main() {
     divan::main();
@@ -46,7 +50,7 @@ fn header(bencher: Bencher) {
     });
 }
 
-#[divan::bench(args = PROFILES, consts = [VIDEO, AUDIO])]
+#[divan::bench(args = PROFILES, consts = [VIDEO, AUDIO], sample_size = 100)]
 fn seal<const LEN: usize>(bencher: Bencher, profile: Profile) {
     let (mut keys, _) = keys(profile);
     let mut stream = keys.stream(SSRC).expect("its first use");
@@ -60,7 +64,7 @@ fn seal<const LEN: usize>(bencher: Bencher, profile: Profile) {
 }
 
 /// Everything: header, payload, index, encryption.
-#[divan::bench(args = PROFILES, consts = [VIDEO, AUDIO])]
+#[divan::bench(args = PROFILES, consts = [VIDEO, AUDIO], sample_size = 100)]
 fn packet<const LEN: usize>(bencher: Bencher, profile: Profile) {
     let (mut keys, _) = keys(profile);
     let mut stream = keys.stream(SSRC).expect("its first use");

@@ -1,9 +1,9 @@
 //! RTCP (RFC 3550 §6, feedback of RFC 4585 and RFC 5104): what receivers tell us about what we send, and what we tell them.
 //!
 //! [`packets`] reads a decrypted datagram, compound or reduced-size (RFC 5506), without allocating; a hostile one costs at
-//! most the time to walk over its bytes. The `write` functions append one packet each to a buffer: called one after
-//! another they make a compound packet, which begins with a report (RFC 3550 §6.1). The egress reads and writes with it,
-//! load generator and tests play the other end.
+//! most the time to walk over its bytes and 65,535 arrivals. The `write` functions append one packet each to a buffer: called
+//! one after another they make a compound packet, which begins with a report (RFC 3550 §6.1). The egress reads and writes
+//! with it, load generator and tests play the other end.
 
 mod feedback;
 mod report;
@@ -36,6 +36,10 @@ pub(super) const TRANSPORT_FEEDBACK: u8 = 205;
 /// PSFB, payload-specific feedback (RFC 4585 §6.3).
 const PAYLOAD_FEEDBACK: u8 = 206;
 
+/// Packets that the transport-wide feedback in one datagram may report on. An honest report, sent several times a second, is
+/// about hundreds. Runs of lost packets are so short to write that a datagram could ask for millions of steps.
+const MAX_ARRIVALS: u16 = u16::MAX;
+
 const FORMAT_NACK: u8 = 1;
 pub(super) const FORMAT_TRANSPORT_WIDE: u8 = 15;
 const FORMAT_PICTURE_LOSS: u8 = 1;
@@ -63,7 +67,7 @@ pub enum Packet<'a> {
 
 /// The packets in a datagram.
 pub fn packets(datagram: &[u8]) -> Packets<'_> {
-    Packets { rest: datagram, malformed: 0 }
+    Packets { rest: datagram, malformed: 0, arrivals_left: MAX_ARRIVALS }
 }
 
 /// See [`packets`].
@@ -71,11 +75,12 @@ pub fn packets(datagram: &[u8]) -> Packets<'_> {
 pub struct Packets<'a> {
     rest: &'a [u8],
     malformed: u32,
+    arrivals_left: u16,
 }
 
 impl Packets<'_> {
-    /// Packets so far that were left out because their content contradicts itself. Bytes after a wrong length or version
-    /// count as one.
+    /// Packets so far that were left out because their content contradicts itself, or goes on about more arrivals than one
+    /// datagram may. Bytes after a wrong length or version count as one.
     pub fn malformed(&self) -> u32 {
         self.malformed
     }
@@ -92,13 +97,22 @@ impl<'a> Iterator for Packets<'a> {
                 break;
             };
             self.rest = rest;
-            match read(kind, count, body) {
+            match read(kind, count, body).and_then(|packet| self.spend(packet)) {
                 Ok(Some(packet)) => return Some(packet),
                 Ok(None) => {}
                 Err(Malformed) => self.malformed += 1,
             }
         }
         None
+    }
+}
+
+impl Packets<'_> {
+    fn spend<'a>(&mut self, packet: Option<Packet<'a>>) -> Result<Option<Packet<'a>>, Malformed> {
+        if let Some(Packet::TransportWide(feedback)) = packet {
+            self.arrivals_left = self.arrivals_left.checked_sub(feedback.count).ok_or(Malformed)?;
+        }
+        Ok(packet)
     }
 }
 
@@ -121,7 +135,7 @@ fn split(bytes: &[u8]) -> Option<(u8, u8, &[u8], &[u8])> {
     Some((kind, first & COUNT, body, rest))
 }
 
-/// A packet whose counts promise more than there is.
+/// A packet whose counts promise more than there is, or than is accepted.
 struct Malformed;
 
 fn read(kind: u8, count: u8, body: &[u8]) -> Result<Option<Packet<'_>>, Malformed> {

@@ -359,6 +359,14 @@ mod tests {
     }
 
     #[test]
+    fn a_datagram_of_large_counts_is_cut() {
+        let bytes = feedback(30_000, &[0x1f, 0xff].repeat(4)).repeat(20);
+        let mut found = packets(&bytes);
+        assert_eq!(found.by_ref().count(), 2);
+        assert_eq!(found.malformed(), 18);
+    }
+
+    #[test]
     fn wraps_around() {
         let mut bytes = Vec::new();
         assert_eq!(write(&mut bytes, &HEADING, &[Some(-5), None, Some(1000), Some(999)]), 4);

@@ -121,6 +121,10 @@ pub struct Counts {
     pub rooms: usize,
     pub participants: usize,
     pub tracks: usize,
+    /// User fragments and addresses that lead to a connection.
+    pub routes: usize,
+    /// Deadlines that wait.
+    pub timers: usize,
     pub packets_received: u64,
     pub bytes_received: u64,
     pub packets_sent: u64,
@@ -511,6 +515,8 @@ impl Sfu {
             tracks: self.rooms.values().map(Room::track_count).sum(),
             packets_sent: sent.packets,
             bytes_sent: sent.bytes,
+            routes: self.turn.routes.ufrags.len() + self.turn.routes.addresses.len(),
+            timers: self.turn.timers.len(),
             ..self.turn.counts
         }
     }

@@ -29,6 +29,10 @@ pub(super) struct Timers {
 }
 
 impl Timers {
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     pub fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }

@@ -106,6 +106,7 @@ impl Outbox {
 }
 
 /// The packets of one run.
+#[derive(Clone)]
 pub struct Packets<'a> {
     outbox: &'a Outbox,
     indices: Range<usize>,

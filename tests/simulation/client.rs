@@ -335,6 +335,12 @@ impl Client {
         }
     }
 
+    /// The same settings for every track of the others.
+    pub fn ask_for_all(&mut self, settings: TrackSettings) {
+        let tracks: Vec<Sid> = self.known.values().flat_map(|p| &p.tracks).map(|t| t.sid.clone()).collect();
+        self.outbox.extend(tracks.into_iter().map(|track| Request::Settings { track, settings }));
+    }
+
     pub fn send_data(&mut self, now: Instant, label: &str, bytes: &[u8]) -> bool {
         let Some(id) = self.publisher.channel(label) else { return false };
         let sent = self.publisher.rtc.channel(id).is_some_and(|mut c| c.write(true, bytes).unwrap_or(false));

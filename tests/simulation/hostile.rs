@@ -15,7 +15,7 @@ use crate::world::World;
 const SECOND: Duration = Duration::from_secs(1);
 const SINGLE: Negotiation = Negotiation::Single;
 
-fn pair() -> World {
+pub fn pair() -> World {
     let mut world = World::new(11);
     for (seed, name) in [(1, "alice"), (2, "bob")] {
         enter(&mut world, name, setup(SINGLE, seed));
@@ -26,7 +26,7 @@ fn pair() -> World {
 }
 
 /// Both are still there and missed nothing.
-fn check_undisturbed(world: &World) {
+pub fn check_undisturbed(world: &World) {
     for viewer in [0, 1] {
         assert!(world.clients[viewer].left.is_none());
         let playback = world.clients[viewer].diary.video(1 - viewer).play_video(world.now);

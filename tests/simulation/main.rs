@@ -6,8 +6,10 @@
 
 mod chance;
 mod chaos;
+mod churn;
 mod client;
 mod dual;
+mod forgery;
 mod hostile;
 mod idle;
 mod lifecycle;

@@ -29,6 +29,8 @@ pub struct Conditions {
     pub loss: f32,
     /// Every n-th packet overtakes the one before it; 0 = none.
     pub reorder_every: u32,
+    /// 0.0 … 1.0 of the packets come twice.
+    pub duplicates: f32,
 }
 
 impl Conditions {
@@ -38,6 +40,7 @@ impl Conditions {
         jitter: Duration::from_millis(2),
         loss: 0.0,
         reorder_every: 0,
+        duplicates: 0.0,
     };
 
     pub fn lossy(loss: f32) -> Conditions {
@@ -82,6 +85,7 @@ fn config(conditions: Conditions, seed: u64) -> NetemConfig {
         .latency(conditions.latency)
         .jitter(conditions.jitter)
         .loss(RandomLoss::new(Probability::new(conditions.loss)))
+        .duplicate(Probability::new(conditions.duplicates))
         .seed(seed);
     if conditions.reorder_every > 0 {
         config = config.reorder_gap(conditions.reorder_every);

@@ -178,6 +178,15 @@ impl Stream {
     /// Decodes the whole of it. What a decoder needs: whole frames, one after the other on a layer, a layer change only
     /// at a keyframe, a keyframe at the start, VP8 numbers of one encoder. After a hole it goes on at the next keyframe.
     pub fn play_video(&self, until: Instant) -> Playback {
+        self.play(None, until)
+    }
+
+    /// The same; only what is shown from `since` on is judged.
+    pub fn play_video_since(&self, since: Instant, until: Instant) -> Playback {
+        self.play(Some(since), until)
+    }
+
+    fn play(&self, since: Option<Instant>, until: Instant) -> Playback {
         let mut frames: Vec<Vec<&Received>> = Vec::new();
         for packet in self.in_order(until) {
             match frames.last_mut() {
@@ -226,6 +235,10 @@ impl Stream {
             }
             let arrived = frame.iter().map(|p| p.at).max().expect("not empty");
             let at = shown.map_or(arrived, |shown| shown.max(arrived));
+            if since.is_some_and(|since| at < since) {
+                shown = since;
+                continue;
+            }
             if let Some(shown) = shown {
                 playback.longest_gap = playback.longest_gap.max(at - shown);
                 playback.switches += usize::from(playback.last_layer != first.stamp.layer);

@@ -41,6 +41,10 @@ pub struct World {
     pub errors: Vec<(usize, AddTrackError)>,
     /// Addresses of ours that packets do not get to.
     pub unreachable: Vec<SocketAddr>,
+    /// What clients send, when somebody watches.
+    pub record: Option<Vec<Packet>>,
+    /// Bytes that the server sent, by destination.
+    pub sent: BTreeMap<SocketAddr, u64>,
     /// What participants were told that joined by hand, without a client.
     pub told: BTreeMap<ParticipantId, Vec<EventKind>>,
     /// Where media for the SFU is collected, with the time it comes, instead of being given to it.
@@ -104,6 +108,8 @@ impl World {
             moments: 0,
             errors: Vec::new(),
             unreachable: Vec::new(),
+            record: None,
+            sent: BTreeMap::new(),
             told: BTreeMap::new(),
             held: None,
             meter: |_| {},
@@ -216,11 +222,9 @@ impl World {
         while self.step() {
             steps += 1;
             let spinning = || {
-                format!(
-                    "{:?}: sfu wants {:?}",
-                    self.elapsed(),
-                    self.sfu.next_timeout().map(|at| at.saturating_duration_since(self.now))
-                )
+                let wait = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(self.now));
+                let clients: Vec<_> = self.clients.iter().map(|c| wait(c.next())).collect();
+                format!("{:?}: sfu wants {:?}, clients {clients:?}", self.elapsed(), wait(self.sfu.next_timeout()))
             };
             assert!(steps < MAX_STEPS_PER_MOMENT, "spins at {}", spinning());
         }
@@ -242,6 +246,9 @@ impl World {
             let now = self.clock();
             for packet in arrived {
                 busy = true;
+                if let Some(record) = &mut self.record {
+                    record.push(packet.clone());
+                }
                 if self.unreachable.contains(&packet.destination) {
                     continue;
                 }
@@ -287,6 +294,8 @@ impl World {
     fn send(&mut self) -> bool {
         let busy = !self.sfu.outbox().is_empty();
         for (route, packets) in self.sfu.outbox().runs() {
+            let bytes = self.sent.entry(route.destination).or_default();
+            *bytes += packets.clone().map(|p| p.len() as u64).sum::<u64>();
             let mut peers = self
                 .clients
                 .iter_mut()
