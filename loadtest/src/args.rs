@@ -145,9 +145,9 @@ pub struct Load {
     /// How many publish; scenario A has 10 by default, others 1
     #[arg(long, value_name = "N")]
     pub publishers: Option<usize>,
-    /// Length of a measurement, s
-    #[arg(long, default_value_t = 10.0, value_name = "s")]
-    pub duration: f64,
+    /// Length of a measurement, s; 60 in scenario C, 10 in others
+    #[arg(long, value_name = "s")]
+    pub duration: Option<f64>,
     /// Wait between the last join and the measurement, s
     #[arg(long, default_value_t = 2.0, value_name = "s")]
     pub settle: f64,
@@ -223,7 +223,7 @@ impl Load {
             publishers: self.publishers.filter(|_| scenario != Scenario::M).unwrap_or(scenario.publishers()),
             sizes: if self.sizes.is_empty() { vec![scenario.size()] } else { self.sizes.clone() },
             sweep: self.sweep,
-            duration: seconds(self.duration),
+            duration: seconds(self.duration.unwrap_or(scenario.seconds())),
             settle: seconds(self.settle),
             churn_rate: self.churn_rate.max(0.1),
             syscalls: self.syscalls,

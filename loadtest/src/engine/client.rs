@@ -1,18 +1,16 @@
 //! One client: a socket, a connection of str0m's for everything that is not incoming media, and the streams it counts.
 
 use std::collections::HashMap;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::net::UdpSocket;
-use parlour::rtp::header::Packet;
-use parlour::rtp::rtcp;
-use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
+use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use str0m::channel::{ChannelConfig, Reliability};
 use str0m::media::Mid;
-use str0m::net::{Protocol, Receive};
+use str0m::net::Protocol;
 use str0m::{Candidate, Event as RtcEvent, IceCreds, Input, Output, Rtc, RtcConfig};
 use tokio::sync::mpsc;
 
@@ -23,49 +21,44 @@ use super::worker::{Shared, Timer};
 use super::{ClientId, Event, Expected, Local, Remote, Track};
 use crate::driver::offer;
 use crate::machine;
-use crate::media::stamp::{self, Stamp};
 use crate::sink::{Window, record};
 use crate::wire::keys::{self, Slot};
-use crate::wire::{self, Kind, srtp, unpadded};
+use crate::wire::{self, Kind, srtp};
 
 /// Holds half a second of fifty streams while the thread is busy with other clients.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
-/// One packet of so many is opened, for delay and integrity;
-const SAMPLE_ONE_IN: u32 = 100;
-/// and while there are few, one in this time.
-const SAMPLE_INTERVAL: Duration = Duration::from_micros(500);
 
 pub(super) struct Client {
-    id: ClientId,
-    socket: UdpSocket,
-    state: UdpSocketState,
-    address: SocketAddr,
-    rtc: Rtc,
-    keys: Slot,
+    pub(super) id: ClientId,
+    pub(super) socket: UdpSocket,
+    pub(super) state: UdpSocketState,
+    pub(super) address: SocketAddr,
+    pub(super) rtc: Rtc,
+    pub(super) keys: Slot,
     /// When str0m wants to be called.
-    rtc_due: Option<Instant>,
-    events: mpsc::UnboundedSender<Event>,
-    begun: Option<Instant>,
-    wants_video: bool,
-    saw_first_frame: bool,
-    connected: bool,
-    failed: bool,
+    pub(super) rtc_due: Option<Instant>,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) begun: Option<Instant>,
+    pub(super) wants_video: bool,
+    pub(super) saw_first_frame: bool,
+    pub(super) connected: bool,
+    pub(super) failed: bool,
     /// Their keys, ours.
-    theirs: Option<srtp::Direction>,
+    pub(super) theirs: Option<srtp::Direction>,
     pub(super) ours: Option<srtp::Direction>,
     /// Where media comes from.
     pub(super) remote: Option<SocketAddr>,
     pub(super) streams: Vec<Stream>,
     /// Where the packets of an SSRC go.
-    by_ssrc: HashMap<u32, Place>,
+    pub(super) by_ssrc: HashMap<u32, Place>,
     pub(super) feedback: Feedback,
-    pending: Vec<Track>,
-    publications: Vec<Publication>,
-    chance: fastrand::Rng,
+    pub(super) pending: Vec<Track>,
+    pub(super) publications: Vec<Publication>,
+    pub(super) chance: fastrand::Rng,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Place {
+pub(super) enum Place {
     Media(usize),
     Repair(usize),
 }
@@ -243,174 +236,6 @@ impl Client {
         }
     }
 
-    // --- what comes in ------------------------------------------------------------------------------------------------
-
-    /// Reads what waits on the socket.
-    pub fn receive(&mut self, shared: &mut Shared, buffers: &mut [Vec<u8>], metas: &mut [RecvMeta]) {
-        loop {
-            let mut slices: Vec<IoSliceMut<'_>> = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
-            let count = match self.state.recv(UdpSockRef::from(&self.socket), &mut slices, metas) {
-                Ok(count) => count,
-                // Nothing more, or an ICMP error of a packet sent before: the next check tells whether anybody is there.
-                Err(_) => return,
-            };
-            let now = Instant::now();
-            for (meta, buffer) in metas.iter().zip(buffers.iter()).take(count) {
-                let at = meta.timestamp.unwrap_or_else(unix_time);
-                for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                    match wire::kind(datagram) {
-                        Kind::Rtp => self.receive_rtp(shared, now, at, meta.addr, datagram),
-                        Kind::Rtcp => self.receive_rtcp(shared, now, meta.addr, datagram),
-                        Kind::Other => self.receive_other(shared, now, meta.addr, datagram),
-                    }
-                }
-            }
-            // Less than a batch: the kernel has no more, and tells of what comes later.
-            if count < metas.len() {
-                return;
-            }
-        }
-    }
-
-    fn receive_rtp(&mut self, shared: &mut Shared, now: Instant, at: Duration, from: SocketAddr, datagram: &[u8]) {
-        shared.window.packets += 1;
-        shared.window.bytes += datagram.len() as u64;
-        let Some(packet) = Packet::parse(datagram) else {
-            shared.window.unknown += 1;
-            return;
-        };
-        if shared.settings.loss_down > 0.0 && self.chance.f32() < shared.settings.loss_down {
-            shared.window.dropped_down += 1;
-            return;
-        }
-        self.remote = Some(from);
-        if self.theirs.is_none() {
-            shared.window.early += 1;
-            return;
-        }
-        if let Some([high, low]) = self.feedback.extension.and_then(|id| packet.extension(id)) {
-            self.feedback.arrivals.arrived(u16::from_be_bytes([*high, *low]), at);
-        }
-        let place = match self.by_ssrc.get(&packet.header.ssrc) {
-            Some(Place::Media(place)) => *place,
-            Some(Place::Repair(place)) => return self.receive_repair(shared, now, *place, datagram, &packet),
-            // Media may be faster than the description that announces it.
-            None => match offer::kind_of(packet.header.payload_type) {
-                Some(video) => self.add_stream(packet.header.ssrc, video),
-                None => {
-                    shared.window.unknown += 1;
-                    return;
-                }
-            },
-        };
-        let stream = &mut self.streams[place];
-        let gap = stream.receive(now, at, packet.header.sequence, packet.header.timestamp, &mut shared.window);
-        let blind = stream.video && !stream.shows;
-        let looks = blind || stream.watched.is_some() || !self.saw_first_frame;
-        if (gap && stream.video) || blind {
-            self.feedback.repair_soon(now);
-            self.schedule_feedback(shared, now);
-        }
-        shared.unsampled += 1;
-        let due = shared.unsampled >= SAMPLE_ONE_IN || now.saturating_duration_since(shared.sampled) >= SAMPLE_INTERVAL;
-        if due || looks {
-            (shared.unsampled, shared.sampled) = (0, now);
-            self.look_into(shared, now, at, place, datagram, &packet);
-        }
-    }
-
-    /// Opens a packet: when it left, which frame and layer it belongs to.
-    fn look_into(
-        &mut self,
-        shared: &mut Shared,
-        now: Instant,
-        at: Duration,
-        place: usize,
-        datagram: &[u8],
-        packet: &Packet,
-    ) {
-        let Some(theirs) = &mut self.theirs else { return };
-        let stream = &mut self.streams[place];
-        shared.window.opened += 1;
-        let rollovers = stream.rollovers(packet.header.sequence);
-        if theirs.open_rtp(datagram, packet.header_len, rollovers).is_none() {
-            // libsrtp counts a rollover when the first packets of a stream are reordered across its number zero.
-            if theirs.open_rtp(datagram, packet.header_len, rollovers + 1).is_none() {
-                shared.window.forged += 1;
-                return;
-            }
-            stream.rollovers_before += 1;
-        }
-        let payload = unpadded(packet.padded, theirs.opened());
-        let stamp = if stream.video { stamp::of_video(payload) } else { stamp::of_audio(payload) };
-        // Padding for bandwidth probes, comfort noise: nobody's frame.
-        let Some(stamp) = stamp else { return };
-        record(&mut shared.window.delay, (at.as_nanos() as u64).saturating_sub(stamp.sent) / 1000);
-        if let Some(after) = stream.switched(now, &stamp) {
-            record(&mut shared.window.switch, after.as_micros() as u64);
-        }
-        self.look_for_keyframe(shared, place, &stamp);
-    }
-
-    fn look_for_keyframe(&mut self, shared: &mut Shared, place: usize, stamp: &Stamp) {
-        let stream = &mut self.streams[place];
-        let keyframe = stream.video && !stream.shows && stream.completes_keyframe(stamp);
-        let first = if self.wants_video { keyframe } else { !stream.video };
-        if first && !self.saw_first_frame {
-            self.saw_first_frame = true;
-            if let Some(begun) = self.begun {
-                record(&mut shared.window.first_frame, begun.elapsed().as_micros() as u64);
-            }
-        }
-    }
-
-    /// A packet of a retransmission stream: the first two bytes of its payload say what it repeats (RFC 4588 §4).
-    fn receive_repair(&mut self, shared: &mut Shared, now: Instant, place: usize, datagram: &[u8], packet: &Packet) {
-        shared.window.retransmissions += 1;
-        let Some(theirs) = &mut self.theirs else { return };
-        // Few enough that a rollover of its own numbers is not worth a second counter: it takes 65,536 retransmissions.
-        let Some(payload) = theirs.open_rtp(datagram, packet.header_len, 0) else {
-            shared.window.forged += 1;
-            return;
-        };
-        // Without two bytes it is padding, sent to probe the bandwidth.
-        let Some(([high, low], original)) = unpadded(packet.padded, payload).split_first_chunk() else { return };
-        let stamp = if self.streams[place].shows { None } else { stamp::of_video(original) };
-        self.streams[place].repair(now, u16::from_be_bytes([*high, *low]), &mut shared.window);
-        if let Some(stamp) = stamp {
-            self.look_for_keyframe(shared, place, &stamp);
-        }
-    }
-
-    fn receive_rtcp(&mut self, shared: &mut Shared, now: Instant, from: SocketAddr, datagram: &[u8]) {
-        if let Some(clear) = self.theirs.as_mut().and_then(|theirs| theirs.open_rtcp(datagram)) {
-            for packet in rtcp::packets(clear) {
-                if let rtcp::Packet::SenderReport(report) = packet
-                    && let Some(Place::Media(place)) = self.by_ssrc.get(&report.info.ssrc)
-                {
-                    self.streams[*place].sender_report(now, report.info.ntp.middle());
-                }
-            }
-        }
-        // What it says about our own streams.
-        if !self.publications.is_empty() {
-            self.receive_other(shared, now, from, datagram);
-        }
-    }
-
-    fn receive_other(&mut self, shared: &mut Shared, now: Instant, from: SocketAddr, datagram: &[u8]) {
-        if let Ok(receive) = Receive::new(Protocol::Udp, from, self.address, datagram) {
-            self.input(shared, now, Input::Receive(now, receive));
-        }
-    }
-
-    fn add_stream(&mut self, ssrc: u32, video: bool) -> usize {
-        self.streams.push(Stream::new(ssrc, video));
-        let place = self.streams.len() - 1;
-        self.by_ssrc.insert(ssrc, Place::Media(place));
-        place
-    }
-
     // --- time ---------------------------------------------------------------------------------------------------------
 
     pub fn timer(&mut self, shared: &mut Shared, timer: Timer, at: Instant, now: Instant) {
@@ -451,7 +276,7 @@ impl Client {
         self.schedule_media(shared);
     }
 
-    fn input(&mut self, shared: &mut Shared, now: Instant, input: Input<'_>) {
+    pub(super) fn input(&mut self, shared: &mut Shared, now: Instant, input: Input<'_>) {
         if self.failed {
             return;
         }
@@ -541,6 +366,6 @@ impl Client {
 }
 
 /// The clock of the kernel's receive timestamps.
-fn unix_time() -> Duration {
+pub(super) fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

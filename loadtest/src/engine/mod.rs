@@ -7,6 +7,7 @@
 mod client;
 mod feedback;
 mod publication;
+mod receive;
 mod stream;
 mod worker;
 

@@ -76,11 +76,13 @@ pub fn svg(title: &str, x: &str, y: &str, lines: &[Line]) -> String {
                 let _ = write!(out, "<circle cx=\"{across}\" cy=\"{down}\" r=\"2.5\" fill=\"{colour}\"/>");
             }
         }
+        let (across, down) = (LEFT + 8.0, TOP + 14.0 + 14.0 * index as f64);
         let _ = write!(
             out,
-            "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{}</text>",
-            LEFT + 8.0,
-            TOP + 14.0 + 14.0 * index as f64,
+            "<path d=\"M{across} {:.1}h22\" stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dash}\"/>\
+             <text x=\"{:.1}\" y=\"{down:.1}\">{}</text>",
+            down - 4.0,
+            across + 28.0,
             escape(&line.name)
         );
     }

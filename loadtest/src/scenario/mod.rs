@@ -63,6 +63,11 @@ impl Scenario {
         }
     }
 
+    /// How long to measure, when the command line does not say.
+    pub fn seconds(self) -> f64 {
+        if self == Scenario::C { 60.0 } else { 10.0 }
+    }
+
     /// Share of packets that the network drops, when the command line does not say.
     pub fn loss(self) -> f32 {
         if self == Scenario::X { 0.02 } else { 0.0 }
