@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::net::UdpSocket;
+use parlour::transport::srtp::{ReceiveKeys, SendKeys};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use str0m::channel::{ChannelConfig, Reliability};
@@ -23,7 +24,7 @@ use crate::driver::offer;
 use crate::machine;
 use crate::sink::{Window, record};
 use crate::wire::keys::{self, Slot};
-use crate::wire::{self, Kind, srtp};
+use crate::wire::{self, Kind};
 
 /// Holds half a second of fifty streams while the thread is busy with other clients.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -33,26 +34,26 @@ pub(super) struct Client {
     pub(super) socket: UdpSocket,
     pub(super) state: UdpSocketState,
     pub(super) address: SocketAddr,
-    pub(super) rtc: Rtc,
-    pub(super) keys: Slot,
+    rtc: Rtc,
+    keys: Slot,
     /// When str0m wants to be called.
-    pub(super) rtc_due: Option<Instant>,
-    pub(super) events: mpsc::UnboundedSender<Event>,
+    rtc_due: Option<Instant>,
+    events: mpsc::UnboundedSender<Event>,
     pub(super) begun: Option<Instant>,
     pub(super) wants_video: bool,
     pub(super) saw_first_frame: bool,
-    pub(super) connected: bool,
-    pub(super) failed: bool,
+    connected: bool,
+    failed: bool,
     /// Their keys, ours.
-    pub(super) theirs: Option<srtp::Direction>,
-    pub(super) ours: Option<srtp::Direction>,
+    pub(super) theirs: Option<ReceiveKeys>,
+    pub(super) ours: Option<SendKeys>,
     /// Where media comes from.
     pub(super) remote: Option<SocketAddr>,
     pub(super) streams: Vec<Stream>,
     /// Where the packets of an SSRC go.
     pub(super) by_ssrc: HashMap<u32, Place>,
     pub(super) feedback: Feedback,
-    pub(super) pending: Vec<Track>,
+    pending: Vec<Track>,
     pub(super) publications: Vec<Publication>,
     pub(super) chance: fastrand::Rng,
 }
@@ -337,14 +338,17 @@ impl Client {
         let Some(agreed) = self.keys.get() else {
             return self.fail(shared, "the handshake gave no SRTP keys".into());
         };
-        let (ours, theirs) = srtp::directions(agreed);
+        let Some((ours, theirs)) = agreed.keys() else {
+            return self.fail(shared, format!("the SRTP suite {} is not known here", agreed.suite()));
+        };
+        let suite = agreed.suite();
         (self.ours, self.theirs) = (Some(ours), Some(theirs));
         self.connected = true;
         if let Some(begun) = self.begun {
             record(&mut shared.window.join, begun.elapsed().as_micros() as u64);
         }
         // Nobody listens when the driver has given up on the client.
-        let _ = self.events.send(Event::Connected(srtp::suite_name(agreed.profile)));
+        let _ = self.events.send(Event::Connected(suite));
         self.begin_publishing(shared, now);
         self.schedule_feedback(shared, now);
     }

@@ -115,9 +115,9 @@ impl Client {
         }
         if !compound.is_empty()
             && let (Some(ours), Some(remote)) = (&mut self.ours, self.remote)
+            && ours.seal_rtcp(&mut compound).is_ok()
         {
-            let sealed = ours.seal_rtcp(&compound);
-            self.send_to(remote, &sealed);
+            self.send_to(remote, &compound);
         }
         self.schedule_feedback(shared, now);
     }

@@ -16,8 +16,10 @@ use super::worker::Shared;
 use crate::driver::offer;
 use crate::media::stamp::{self, Stamp};
 use crate::sink::record;
-use crate::wire::{self, Kind, unpadded};
+use crate::wire::{self, Kind};
 
+/// One rollover of the sequence numbers, in SRTP's packet index.
+const ROLLOVER: u64 = 1 << 16;
 /// One packet of so many is opened, for delay and integrity;
 const SAMPLE_ONE_IN: u32 = 100;
 /// and while there are few, one in this time.
@@ -108,19 +110,19 @@ impl Client {
         datagram: &[u8],
         packet: &Packet,
     ) {
-        let Some(theirs) = &mut self.theirs else { return };
+        let Some(theirs) = &self.theirs else { return };
         let stream = &mut self.streams[place];
         shared.window.opened += 1;
-        let rollovers = stream.rollovers(packet.header.sequence);
-        if theirs.open_rtp(datagram, packet.header_len, rollovers).is_none() {
+        let (index, clear) = (stream.index(packet.header.sequence), &mut shared.opened);
+        if theirs.open_rtp(datagram, packet.header_len, index, clear).is_none() {
             // libsrtp counts a rollover when the first packets of a stream are reordered across its number zero.
-            if theirs.open_rtp(datagram, packet.header_len, rollovers + 1).is_none() {
+            if theirs.open_rtp(datagram, packet.header_len, index + ROLLOVER, clear).is_none() {
                 shared.window.forged += 1;
                 return;
             }
             stream.rollovers_before += 1;
         }
-        let payload = unpadded(packet.padded, theirs.opened());
+        let Some(payload) = Packet::parse(clear).and_then(|clear| clear.payload()) else { return };
         let stamp = if stream.video { stamp::of_video(payload) } else { stamp::of_audio(payload) };
         // Padding for bandwidth probes, comfort noise: nobody's frame.
         let Some(stamp) = stamp else { return };
@@ -146,14 +148,16 @@ impl Client {
     /// A packet of a retransmission stream: the first two bytes of its payload say what it repeats (RFC 4588 §4).
     fn receive_repair(&mut self, shared: &mut Shared, now: Instant, place: usize, datagram: &[u8], packet: &Packet) {
         shared.window.retransmissions += 1;
-        let Some(theirs) = &mut self.theirs else { return };
+        let Some(theirs) = &self.theirs else { return };
         // Few enough that a rollover of its own numbers is not worth a second counter: it takes 65,536 retransmissions.
-        let Some(payload) = theirs.open_rtp(datagram, packet.header_len, 0) else {
+        let (index, clear) = (packet.header.sequence.into(), &mut shared.opened);
+        if theirs.open_rtp(datagram, packet.header_len, index, clear).is_none() {
             shared.window.forged += 1;
             return;
-        };
+        }
         // Without two bytes it is padding, sent to probe the bandwidth.
-        let Some(([high, low], original)) = unpadded(packet.padded, payload).split_first_chunk() else { return };
+        let payload = Packet::parse(clear).and_then(|clear| clear.payload());
+        let Some(([high, low], original)) = payload.and_then(<[u8]>::split_first_chunk) else { return };
         let stamp = if self.streams[place].shows { None } else { stamp::of_video(original) };
         self.streams[place].repair(now, u16::from_be_bytes([*high, *low]), &mut shared.window);
         if let Some(stamp) = stamp {
@@ -162,7 +166,8 @@ impl Client {
     }
 
     fn receive_rtcp(&mut self, shared: &mut Shared, now: Instant, from: SocketAddr, datagram: &[u8]) {
-        if let Some(clear) = self.theirs.as_mut().and_then(|theirs| theirs.open_rtcp(datagram)) {
+        let clear = &mut shared.opened;
+        if self.theirs.as_mut().and_then(|theirs| theirs.open_rtcp(datagram, clear)).is_some() {
             for packet in rtcp::packets(clear) {
                 if let rtcp::Packet::SenderReport(report) = packet
                     && let Some(Place::Media(place)) = self.by_ssrc.get(&report.info.ssrc)

@@ -128,9 +128,9 @@ impl Stream {
         self.last_arrival = None;
     }
 
-    /// The rollover counter under which `sequence` was encrypted.
-    pub fn rollovers(&self, sequence: u16) -> u32 {
-        (self.continuity.extend(sequence) >> 16) as u32 + self.rollovers_before
+    /// The index under which `sequence` was encrypted (RFC 3711 §3.3.1).
+    pub fn index(&self, sequence: u16) -> u64 {
+        self.continuity.extend(sequence) + (u64::from(self.rollovers_before) << 16)
     }
 
     /// Looks at an opened packet: is it the end of a first keyframe?

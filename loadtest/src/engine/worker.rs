@@ -103,6 +103,8 @@ pub(super) struct Shared {
     /// Packets since one was looked into, and when that was.
     pub unsampled: u32,
     pub sampled: Instant,
+    /// The packet that is looked into, in the clear.
+    pub opened: Vec<u8>,
 }
 
 impl Shared {
@@ -138,6 +140,7 @@ impl Worker {
                 timers: BinaryHeap::new(),
                 unsampled: 0,
                 sampled: Instant::now(),
+                opened: Vec::new(),
             },
             buffers: vec![vec![0; BUFFER_BYTES]; BATCH_SIZE],
             metas: vec![RecvMeta::default(); BATCH_SIZE],

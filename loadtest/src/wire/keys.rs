@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use parlour::transport::srtp::{DtlsRole, Profile, ReceiveKeys, SendKeys, keys_from_dtls};
 use str0m::crypto::dtls::{
     DtlsCert, DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, KeyingMaterial, ProtocolVersion,
     SrtpProfile,
@@ -19,10 +20,32 @@ use str0m::crypto::{CryptoError, CryptoProvider};
 
 /// What the handshake agreed on.
 pub struct Agreed {
-    pub profile: SrtpProfile,
-    pub material: KeyingMaterial,
-    /// Whether our side was the DTLS client, whose key comes first in the material (RFC 5764 §4.2).
-    pub client: bool,
+    profile: SrtpProfile,
+    material: KeyingMaterial,
+    role: DtlsRole,
+}
+
+impl Agreed {
+    /// What we send with, and what they send with. `None` for a suite that is not known here.
+    pub fn keys(&self) -> Option<(SendKeys, ReceiveKeys)> {
+        let profile = match self.profile {
+            SrtpProfile::AES128_CM_SHA1_80 => Profile::AesCm128HmacSha1_80,
+            SrtpProfile::AEAD_AES_128_GCM => Profile::AeadAes128Gcm,
+            SrtpProfile::AEAD_AES_256_GCM => Profile::AeadAes256Gcm,
+            _ => return None,
+        };
+        keys_from_dtls(profile, &self.material, self.role).ok()
+    }
+
+    /// The name of the suite in IANA's registry, without `SRTP_`.
+    pub fn suite(&self) -> &'static str {
+        match self.profile {
+            SrtpProfile::AES128_CM_SHA1_80 => "AES128_CM_HMAC_SHA1_80",
+            SrtpProfile::AEAD_AES_128_GCM => "AEAD_AES_128_GCM",
+            SrtpProfile::AEAD_AES_256_GCM => "AEAD_AES_256_GCM",
+            _ => "unknown",
+        }
+    }
 }
 
 /// Where the keys of one connection appear once its handshake is done.
@@ -111,10 +134,10 @@ impl DtlsInstance for CapturingDtls {
     }
 
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
-        let client = self.dtls.is_active();
+        let role = if self.dtls.is_active() { DtlsRole::Client } else { DtlsRole::Server };
         let output = self.dtls.poll_output(buf);
         if let DtlsOutput::KeyingMaterial(material, profile) = &output {
-            let _ = self.slot.set(Agreed { profile: *profile, material: KeyingMaterial::new(material), client });
+            let _ = self.slot.set(Agreed { profile: *profile, material: KeyingMaterial::new(material), role });
         }
         output
     }

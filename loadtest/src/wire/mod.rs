@@ -1,8 +1,7 @@
-//! What a light sink needs beyond the server's own reading and writing of RTP and RTCP ([`parlour::rtp`]): the keys of a
-//! connection, SRTP, and the collecting of transport-wide feedback.
+//! What a light sink needs beyond the server's own reading and writing of RTP and RTCP ([`parlour::rtp`]) and its SRTP
+//! ([`parlour::transport::srtp`]): the keys of a connection, and the collecting of transport-wide feedback.
 
 pub mod keys;
-pub mod srtp;
 pub mod twcc;
 
 /// What a datagram on a WebRTC socket is (RFC 7983).
@@ -22,15 +21,6 @@ pub fn kind(datagram: &[u8]) -> Kind {
     }
 }
 
-/// What the sender put into an opened payload, without its padding (RFC 3550 §5.1).
-pub fn unpadded(padded: bool, payload: &[u8]) -> &[u8] {
-    let padding = match payload.last() {
-        Some(length) if padded => usize::from(*length),
-        _ => 0,
-    };
-    &payload[..payload.len().saturating_sub(padding)]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,12 +31,5 @@ mod tests {
         assert_eq!(kind(&[0x80, 200, 0, 6]), Kind::Rtcp);
         assert_eq!(kind(&[0x00, 0x01]), Kind::Other);
         assert_eq!(kind(&[]), Kind::Other);
-    }
-
-    #[test]
-    fn padding_is_no_payload() {
-        assert_eq!(unpadded(true, &[9, 9, 0, 2]), &[9, 9]);
-        assert_eq!(unpadded(true, &[0, 0, 0, 4]), &[] as &[u8]);
-        assert_eq!(unpadded(false, &[9, 2]), &[9, 2]);
     }
 }
