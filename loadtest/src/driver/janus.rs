@@ -119,7 +119,7 @@ impl Janus {
         let failed = |why: String| JoinError::Failed { identity: spec.identity.clone(), why };
         // Who receives as well is in when something comes.
         let (local, mut events) = engine.open((!spec.subscribe).then_some(begun), false).await?;
-        let id = local.id as u64;
+        let (client, id) = (engine.own(local.id), local.id as u64);
         let mut random = fastrand::Rng::with_seed(spec.seed ^ 0x55);
         let mut sections = Vec::new();
         let mut tracks = Vec::new();
@@ -138,7 +138,7 @@ impl Janus {
             tracks.push(track);
         }
         let sdp = offer::describe(&local, 1, Setup::Actpass, sections);
-        let mut handle = wire.attach().await.map_err(failed)?.with_client(engine.clone(), local.id);
+        let mut handle = wire.attach().await.map_err(failed)?.with_client(client);
         let request = json!({"request": "joinandconfigure", "ptype": "publisher", "room": ROOM, "id": id});
         let told = handle.ask(request, Some(json!({"type": "offer", "sdp": sdp}))).await.map_err(failed)?;
         let answer = jsep(&told).map_err(failed)?;
@@ -187,7 +187,8 @@ impl Receiving {
     async fn open(engine: &Engine, wire: &Wire, spec: &JoinSpec, begun: Instant) -> Result<Receiving, String> {
         let opened = engine.open(Some(begun), spec.wants_video).await;
         let (local, events) = opened.map_err(|error| error.to_string())?;
-        let handle = wire.attach().await?.with_client(engine.clone(), local.id);
+        let client = engine.own(local.id);
+        let handle = wire.attach().await?.with_client(client);
         Ok(Receiving::new(handle, local, events))
     }
 }

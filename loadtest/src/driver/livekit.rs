@@ -69,21 +69,17 @@ impl LiveKit {
     pub async fn join(&self, engine: &Engine, spec: JoinSpec) -> Result<Session, JoinError> {
         let begun = Instant::now();
         let (local, events) = engine.open(Some(begun), spec.wants_video).await?;
-        let id = local.id;
+        let client = engine.own(local.id);
         let joined = tokio::time::timeout(JOIN_TIMEOUT, self.sign_in(engine, local, events, &spec)).await;
-        let (mut signalling, suite) = match joined {
-            Ok(Ok(joined)) => joined,
-            Ok(Err(error)) => {
-                engine.close(id);
-                return Err(error);
-            }
-            Err(_) => {
-                engine.close(id);
-                return Err(JoinError::TimedOut { identity: spec.identity, why: "ICE or DTLS did not come up" });
-            }
-        };
+        let (mut signalling, suite) = joined.unwrap_or_else(|_| {
+            let identity = spec.identity.clone();
+            Err(JoinError::TimedOut { identity, why: "signalling, ICE or DTLS did not come up" })
+        })?;
         let (asks, asked) = mpsc::unbounded_channel();
-        let task = tokio::spawn(async move { signalling.run(asked).await });
+        let task = tokio::spawn(async move {
+            signalling.run(asked).await;
+            drop(client);
+        });
         Ok(Session { identity: spec.identity, suite, asks, task })
     }
 

@@ -101,6 +101,18 @@ pub struct Engine {
     next: Arc<AtomicUsize>,
 }
 
+/// A client that is closed with this value: a join that fails or is given up leaves nothing behind.
+pub struct Owned {
+    engine: Engine,
+    id: ClientId,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.engine.close(self.id);
+    }
+}
+
 impl Engine {
     pub fn start(settings: Settings) -> io::Result<Engine> {
         let workers = (0..settings.threads)
@@ -153,7 +165,12 @@ impl Engine {
         self.worker(id).command(Command::WatchLayer { id, track: track.to_owned(), layer });
     }
 
-    pub fn close(&self, id: ClientId) {
+    /// Ties a client to a value.
+    pub fn own(&self, id: ClientId) -> Owned {
+        Owned { engine: self.clone(), id }
+    }
+
+    fn close(&self, id: ClientId) {
         self.worker(id).command(Command::Close { id });
     }
 

@@ -68,10 +68,19 @@ impl Run {
             let first = self.plan.sizes.first().copied().unwrap_or(1);
             let mut search = sweep::Search::new(first, largest);
             while let Some(size) = search.next() {
-                let stage = self.stage(size).await?;
-                each(&stage);
-                search.tell(size, sweep::bears(&stage));
-                stages.push(stage);
+                match self.stage(size).await {
+                    Ok(stage) => {
+                        each(&stage);
+                        search.tell(size, sweep::bears(&stage));
+                        stages.push(stage);
+                    }
+                    // Once some are in, that no more get in is a way to be full.
+                    Err(RunError::Join(error)) if !stages.is_empty() => {
+                        println!("size {size}: {error}");
+                        search.tell(size, false);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             knee = search.knee();
         } else {

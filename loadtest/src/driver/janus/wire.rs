@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 
 use crate::driver::JoinError;
-use crate::engine::{ClientId, Engine};
+use crate::engine::Owned;
 
 /// Janus ends a session after 60 s of silence.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
@@ -68,7 +68,7 @@ impl Wire {
         let id = answer["data"]["id"].as_u64().ok_or("Janus gave no handle")?;
         let (sender, events) = mpsc::unbounded_channel();
         let _ = self.outbox.send(Out::Listen(id, sender));
-        Ok(Handle { wire: self.clone(), id, events, client: None })
+        Ok(Handle { wire: self.clone(), id, events, _client: None })
     }
 }
 
@@ -79,13 +79,12 @@ pub struct Handle {
     /// What Janus tells unasked.
     pub events: mpsc::UnboundedReceiver<Value>,
     /// What ends with the handle.
-    client: Option<(Engine, ClientId)>,
+    _client: Option<Owned>,
 }
 
 impl Handle {
-    pub fn with_client(mut self, engine: Engine, client: ClientId) -> Handle {
-        self.client = Some((engine, client));
-        self
+    pub fn with_client(self, client: Owned) -> Handle {
+        Handle { _client: Some(client), ..self }
     }
 
     /// Asks the plugin; gives its event.
@@ -100,14 +99,6 @@ impl Handle {
     /// Hangs up and forgets.
     pub async fn detach(&self) {
         let _ = self.wire.request(json!({"janus": "detach", "handle_id": self.id})).await;
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        if let Some((engine, client)) = &self.client {
-            engine.close(*client);
-        }
     }
 }
 

@@ -136,11 +136,9 @@ impl Signalling {
                     let _ = self.flush().await;
                     let _ = self.socket.close(None).await;
                 }
-                self.engine.close(self.local.id);
                 return;
             }
             if self.flush().await.is_err() {
-                self.engine.close(self.local.id);
                 return;
             }
         }
