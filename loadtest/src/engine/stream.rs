@@ -197,7 +197,7 @@ impl Report {
         if arrival != Arrival::Duplicate {
             self.received += 1;
         }
-        let ticks = at.as_micros() as i128 * i128::from(clock) / 1_000_000;
+        let ticks = at.as_secs() * clock + u64::from(at.subsec_micros()) * clock / 1_000_000;
         let transit = i64::from((ticks as u32).wrapping_sub(timestamp) as i32);
         if self.received > 1 {
             let change = (transit - self.transit).unsigned_abs() as f64;

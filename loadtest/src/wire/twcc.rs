@@ -7,6 +7,7 @@ use std::time::Duration;
 use parlour::rtp::sequence::extend_sequence;
 use parlour::rtp::twcc::{self, Heading, TICKS_PER_SECOND};
 
+const TICK_MICROS: i64 = 1_000_000 / TICKS_PER_SECOND;
 /// Ticks of the reference time: 64 ms.
 const REFERENCE_TICKS: i64 = TICKS_PER_SECOND * 64 / 1000;
 /// Packets that one report may cover; the rest waits for the next. A few hundred fill a datagram.
@@ -35,8 +36,8 @@ impl Feedback {
             return;
         }
         self.highest = self.highest.max(extended);
-        let ticks = at.as_nanos() * TICKS_PER_SECOND as u128 / 1_000_000_000;
-        self.arrivals.entry(extended).or_insert(ticks as i64);
+        let ticks = at.as_secs() as i64 * TICKS_PER_SECOND + i64::from(at.subsec_micros()) / TICK_MICROS;
+        self.arrivals.entry(extended).or_insert(ticks);
     }
 
     /// Appends a report on what came since the last one. Nothing when nothing came.
