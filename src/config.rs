@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use url::Url;
 
+use crate::sfu::WorkerId;
+
 mod api_keys;
 mod problem;
 mod secret;
@@ -33,6 +35,9 @@ const METRICS_FROM: &[&str] = TRUSTED_PROXIES;
 
 /// The STUN and TURN port: firewalls that let calls through know it, and one number is all there is to open.
 const MEDIA_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 3478);
+
+/// More workers than this pay only on machines where someone will have thought about the number.
+const MOST_WORKERS_UNASKED: usize = 16;
 
 /// Where Linux keeps the state of services; systemd's `StateDirectory=parlour` creates it.
 const DATA_DIR: &str = "/var/lib/parlour";
@@ -91,6 +96,10 @@ pub struct Media {
     pub tcp: SocketAddr,
     /// Addresses that clients reach the media ports at; empty = found out.
     pub public_addresses: Vec<IpAddr>,
+    /// Threads that forward media; each room lives on one of them.
+    pub workers: usize,
+    /// Microphones heard at once in a room, those of who spoke last; 0 = all.
+    pub forward_loudest: u32,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -213,6 +222,11 @@ impl Config {
                         "an address that clients can reach, such as 198.51.100.7",
                     )
                     .unwrap_or_default(),
+                workers: s
+                    .value("media.workers", workers, &format!("a whole number from 1 to {}", WorkerId::MAX))
+                    .unwrap_or_else(workers_of_this_machine),
+                // All: in the meetings most rooms are, nobody shall be missed.
+                forward_loudest: s.value("media.forward_loudest", parsed, "a whole number, 0 for all").unwrap_or(0),
             },
             keys: s.secrets("keys"),
             access: Access {
@@ -344,6 +358,15 @@ fn public_address(text: &str) -> Option<IpAddr> {
 
 fn positive(text: &str) -> Option<u32> {
     parsed::<u32>(text).filter(|n| *n > 0)
+}
+
+fn workers(text: &str) -> Option<usize> {
+    parsed::<usize>(text).filter(|n| (1..=WorkerId::MAX).contains(n))
+}
+
+/// One for each core: they share nothing, so each fills one.
+fn workers_of_this_machine() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_WORKERS_UNASKED))
 }
 
 fn existing_folder(text: &str) -> Option<PathBuf> {

@@ -5,7 +5,7 @@
 //!      HTTPS + WebSocket │                 │ UDP / TCP: ICE, DTLS, RTP
 //!                        ▼                 ▼
 //!   http ── JoinRequest ──▶ ┌──────────── net ────────────┐
-//!    │      SignalRequest   │  one worker thread          │
+//!    │      SignalRequest   │  worker threads, each with  │
 //!    │ ◀── SignalResponse ─ │  livekit ⇄ sfu ⇄ transport  │
 //!    ▼                      └─────────────────────────────┘
 //!   matrix ── OpenID, discovery ──▶ homeservers
@@ -14,18 +14,19 @@
 //! Three ways through it:
 //!
 //! - **A join**: [`http`] checks who asks with [`matrix`] and hands out an access token; the WebSocket brings it back, and
-//!   [`net::Node::join`] takes it to the worker, where a [`livekit`] session puts a participant into an [`sfu`] room.
+//!   [`net::Node::join`] takes it to the worker that has the room, where a [`livekit`] session puts a participant into it.
 //! - **An offer**: the session gives it to the room; [`transport`] reads and answers the SDP, the room pairs its sections
 //!   with tracks and subscriptions (`sfu/publication.rs`, `sfu/subscription.rs`).
-//! - **A packet**: [`net`] reads a batch, [`sfu::Sfu::receive`] finds the connection, [`transport`] decrypts,
-//!   `sfu/forwarding.rs` decides who gets it rewritten how, each subscriber's connection encrypts, [`net`] sends.
+//! - **A packet**: [`net`] reads a batch and hands other workers what is theirs, [`sfu::Sfu::receive`] finds the connection,
+//!   [`transport`] decrypts, `sfu/forwarding.rs` puts it into its track's cache; then `sfu/fan_out.rs` goes from subscriber
+//!   to subscriber, each one's forwarder rewrites what came, its connection encrypts, [`net`] sends.
 //!
 //! The modules, from the wire inwards:
 //!
 //! - [`config`]: one typed config; every default with its reason.
 //! - [`http`]: routes, WebSockets, health, metrics.
 //! - [`matrix`]: the homeserver side: OpenID, server discovery, identities.
-//! - [`net`]: sockets, the worker thread, its handle.
+//! - [`net`]: sockets, the worker threads, their handle.
 //! - [`livekit`]: LiveKit signalling as a state machine; access tokens. Pure.
 //! - [`sfu`]: rooms, participants, tracks, forwarding. Pure.
 //! - [`transport`]: one peer connection: SDP, ICE, DTLS, RTP, data channels. Pure.

@@ -1,14 +1,18 @@
-//! Every number Parlour tells about itself, by name: one instance, shared by the front doors and the media worker.
+//! Every number Parlour tells about itself, by name: one instance, shared by the front doors and the media workers.
 //!
 //! No label ever holds a user, a room or an address: labels are words fixed in this program, so the number of time series
 //! is bounded. Counters of the packet path are plain fields, without a look-up per packet.
 
 use std::time::Duration;
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Counter, CounterVec, Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
 
 use crate::livekit::DroppedCounts;
-use crate::sfu::Counts;
+use crate::net::Traffic;
+use crate::sfu::{Counts, WorkerId};
 
 /// Seconds; fine below one second, where a good join ends, up to the time-outs of clients.
 const JOIN_BUCKETS: &[f64] = &[0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0];
@@ -56,6 +60,25 @@ pub struct Metrics {
     pub packets_paced: IntCounter,
     /// Packets that went nowhere, by reason.
     pub packets_dropped: IntCounterVec,
+
+    /// System calls of the media workers, by name.
+    syscalls: IntCounterVec,
+    /// Messages to the kernel, and the UDP packets in them, up to ten each.
+    messages_sent: IntCounter,
+    udp_packets_sent: IntCounter,
+    /// Packets that came to another worker's socket than that of their room.
+    packets_handed_over: IntCounter,
+    /// How often a media worker panicked and started anew.
+    pub worker_panics: IntCounter,
+    worker_participants: IntGaugeVec,
+    worker_busy: CounterVec,
+}
+
+/// What each media worker tells of itself. As many as there are cores.
+pub struct WorkerMeter {
+    pub participants: IntGauge,
+    /// Seconds that the thread did not wait: at one per second its core is full.
+    pub busy_seconds: Counter,
 }
 
 impl Metrics {
@@ -110,6 +133,30 @@ impl Metrics {
             ),
             packets_paced: counter(r, "parlour_packets_paced_total", "Packets held back so as not to leave in a burst"),
             packets_dropped: counters(r, "parlour_packets_dropped_total", "Packets that went nowhere", &["reason"]),
+            syscalls: counters(r, "parlour_media_syscalls_total", "System calls of the media workers", &["call"]),
+            messages_sent: counter(
+                r,
+                "parlour_udp_messages_sent_total",
+                "Messages to the kernel, each with one or more packets for it to cut",
+            ),
+            udp_packets_sent: counter(r, "parlour_udp_packets_sent_total", "Packets in messages to the kernel"),
+            packets_handed_over: counter(
+                r,
+                "parlour_packets_handed_over_total",
+                "Packets that one media worker received for another",
+            ),
+            worker_panics: counter(r, "parlour_worker_panics_total", "Panics of media workers, which end their rooms"),
+            worker_participants: register(
+                r,
+                IntGaugeVec::new(Opts::new("parlour_worker_participants", "Participants by media worker"), &["worker"]),
+            ),
+            worker_busy: register(
+                r,
+                CounterVec::new(
+                    Opts::new("parlour_worker_busy_seconds_total", "Time that media workers did not wait"),
+                    &["worker"],
+                ),
+            ),
             registry,
         }
     }
@@ -124,11 +171,11 @@ impl Metrics {
         self.joins.with_label_values(&[reason]).inc();
     }
 
-    /// Takes over what the worker counted since `before`.
+    /// Takes over what a worker counted since `before`.
     pub fn sfu(&self, now: &Counts, before: &Counts) {
-        self.rooms.set(now.rooms as i64);
-        self.participants.set(now.participants as i64);
-        self.tracks.set(now.tracks as i64);
+        self.rooms.add(now.rooms as i64 - before.rooms as i64);
+        self.participants.add(now.participants as i64 - before.participants as i64);
+        self.tracks.add(now.tracks as i64 - before.tracks as i64);
         self.packets_received.inc_by(now.packets_received - before.packets_received);
         self.bytes_received.inc_by(now.bytes_received - before.bytes_received);
         self.packets_sent.inc_by(now.packets_sent - before.packets_sent);
@@ -141,6 +188,37 @@ impl Metrics {
         self.packets_paced.inc_by(now.packets_paced - before.packets_paced);
         self.packets_dropped.with_label_values(&["unknown"]).inc_by(now.packets_unknown - before.packets_unknown);
         self.packets_dropped.with_label_values(&["oversized"]).inc_by(now.packets_oversized - before.packets_oversized);
+    }
+
+    /// Takes over what a worker's sockets did since `before`.
+    pub fn traffic(&self, now: &Traffic, before: &Traffic) {
+        for (call, now, before) in [
+            ("epoll_wait", now.waits, before.waits),
+            ("recvmmsg", now.receive_calls, before.receive_calls),
+            ("sendmmsg", now.send_calls, before.send_calls),
+            ("wake", now.wakes, before.wakes),
+        ] {
+            self.syscalls.with_label_values(&[call]).inc_by(now - before);
+        }
+        self.messages_sent.inc_by(now.messages_sent - before.messages_sent);
+        self.udp_packets_sent.inc_by(now.packets_sent - before.packets_sent);
+        self.packets_handed_over.inc_by(now.handed_over - before.handed_over);
+        for (reason, now, before) in [
+            ("send-buffer-full", now.send_overflowed, before.send_overflowed),
+            ("send-refused", now.send_refused, before.send_refused),
+            ("worker-busy", now.hand_over_overflowed, before.hand_over_overflowed),
+        ] {
+            self.packets_dropped.with_label_values(&[reason]).inc_by(now - before);
+        }
+    }
+
+    /// What the worker with this number writes to.
+    pub fn worker(&self, worker: WorkerId) -> WorkerMeter {
+        let label = worker.index().to_string();
+        WorkerMeter {
+            participants: self.worker_participants.with_label_values(&[&label]),
+            busy_seconds: self.worker_busy.with_label_values(&[&label]),
+        }
     }
 
     /// Takes over what signalling dropped since `before`.

@@ -20,10 +20,11 @@ pub async fn run(config: Config) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new());
     let mut signals = Signals::listen().map_err(|e| format!("cannot wait for signals: {e}"))?;
 
-    let (node, worker_ended) = Node::start(net::Options {
+    let (node, workers_ended) = Node::start(net::Options {
         udp: config.media.udp,
         tcp: config.media.tcp,
         public_addresses: config.media.public_addresses.clone(),
+        workers: config.media.workers,
         limits: sfu::Limits {
             max_participants: config.limits.participants as usize,
             // A room costs little while it is empty, and ends by itself.
@@ -48,20 +49,20 @@ pub async fn run(config: Config) -> Result<(), String> {
 
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(http::serve(listener, app.clone(), shutdown.clone()));
-    let worker_failed = tokio::select! {
+    let workers_failed = tokio::select! {
         () = signals.next() => false,
-        _ = worker_ended => true,
+        _ = workers_ended => true,
     };
     tracing::info!("shutting down; a second signal ends everything at once");
     app.drain();
-    // The worker tells every client to come back; that ends their sockets.
+    // The workers tell every client to come back; that ends their sockets.
     node.shut_down().await;
     shutdown.cancel();
     tokio::select! {
         _ = serving => {}
         () = signals.next() => {}
     }
-    if worker_failed { Err("the media worker ended by itself; the log says why".into()) } else { Ok(()) }
+    if workers_failed { Err("the media workers ended by themselves; the log says why".into()) } else { Ok(()) }
 }
 
 struct Signals {

@@ -74,6 +74,7 @@ fn the_sample_names_every_key() {
         "udp",
         "tcp",
         "public_addresses",
+        "forward_loudest",
         "local_servers",
         "remote_can_publish",
         "allow",

@@ -229,8 +229,11 @@ async fn verified(app: &App, token: OpenIdToken) -> Result<Caller, MatrixError> 
 
 async fn grant(app: &App, caller: &Caller, identity: &str, alias: &str) -> Result<Response, MatrixError> {
     if caller.is_local {
-        let options =
-            RoomOptions { max_participants: app.config.limits.participants_per_room, ..RoomOptions::default() };
+        let options = RoomOptions {
+            max_participants: app.config.limits.participants_per_room,
+            forward_loudest: app.config.media.forward_loudest,
+            ..RoomOptions::default()
+        };
         app.node.create_room(alias.to_owned(), options).await.ok().flatten().ok_or_else(|| {
             MatrixError::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Unable to create room on SFU")
         })?;

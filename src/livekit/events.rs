@@ -29,6 +29,14 @@ impl Session {
                 let speakers = speakers.iter().map(translate::speaker).collect();
                 self.send(turn, Message::SpeakersChanged(proto::SpeakersChanged { speakers }));
             }
+            EventKind::StreamStates(states) => {
+                let stream_states = states.iter().map(translate::stream_state).collect();
+                self.send(turn, Message::StreamStateUpdate(proto::StreamStateUpdate { stream_states }));
+            }
+            EventKind::QualityWanted { track, codec, highest } => {
+                let update = translate::subscribed_quality(&track, codec, highest);
+                self.send(turn, Message::SubscribedQualityUpdate(update));
+            }
             EventKind::TrackSubscribed(sid) => {
                 self.send(turn, Message::TrackSubscribed(proto::TrackSubscribed { track_sid: sid.to_string() }));
             }

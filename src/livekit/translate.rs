@@ -9,12 +9,12 @@ use proto::request_response::Reason;
 
 use crate::sfu::{
     Codec, Description, Encryption, LayerInfo, LeaveReason, MediaKind, NewTrack, ParticipantInfo, ParticipantState,
-    Permissions, Quality, RoomInfo, Sid, Speaker, TrackInfo, TrackSettings, TrackSource,
+    Permissions, Quality, RoomInfo, Sid, Speaker, StreamState, TrackInfo, TrackSettings, TrackSource,
 };
 
 /// What a publisher may use, the video we prefer first: a client whose choice is missing takes the first video entry.
-/// No `audio/red`: it cannot be unwrapped for others when frames are encrypted.
-pub const PUBLISH_CODECS: [Codec; 3] = [Codec::Vp8, Codec::H264, Codec::Opus];
+/// Clients leave `audio/red` out by themselves when frames are encrypted.
+pub const PUBLISH_CODECS: [Codec; 6] = [Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1, Codec::Opus, Codec::Red];
 
 /// The text fields of a track, bytes each: they go to everyone in the room. Apps put small JSON into `name`.
 const TRACK_TEXT_MAX: usize = 1024;
@@ -121,6 +121,7 @@ pub fn track(info: &TrackInfo) -> proto::TrackInfo {
             layers,
             video_layer_mode: match kind {
                 MediaKind::Audio => proto::video_layer::Mode::Unused,
+                MediaKind::Video if info.scalable => proto::video_layer::Mode::MultipleSpatialLayersPerStream,
                 MediaKind::Video => proto::video_layer::Mode::OneSpatialLayerPerStream,
             } as i32,
             ..Default::default()
@@ -213,6 +214,38 @@ pub fn description(r#type: &str, description: Description) -> proto::SessionDesc
 
 pub fn speaker(speaker: &Speaker) -> proto::SpeakerInfo {
     proto::SpeakerInfo { sid: speaker.sid.to_string(), level: speaker.level, active: speaker.active }
+}
+
+pub fn stream_state(state: &StreamState) -> proto::StreamStateInfo {
+    proto::StreamStateInfo {
+        participant_sid: state.participant.to_string(),
+        track_sid: state.track.to_string(),
+        state: if state.paused { proto::StreamState::Paused } else { proto::StreamState::Active } as i32,
+    }
+}
+
+/// Every quality is named, since a client leaves those alone that are not. One codec: to name another would ask for the
+/// track to be published in that one, too.
+pub fn subscribed_quality(
+    track: &Sid,
+    codec: Option<Codec>,
+    highest: Option<Quality>,
+) -> proto::SubscribedQualityUpdate {
+    let qualities: Vec<_> = [
+        (proto::VideoQuality::Low, Quality::Low),
+        (proto::VideoQuality::Medium, Quality::Medium),
+        (proto::VideoQuality::High, Quality::High),
+    ]
+    .into_iter()
+    .map(|(name, quality)| proto::SubscribedQuality { quality: name as i32, enabled: Some(quality) <= highest })
+    .collect();
+    let name = |codec: Codec| codec.mime().trim_start_matches("video/").to_ascii_lowercase();
+    let subscribed_codecs = codec
+        .map(|codec| proto::SubscribedCodec { codec: name(codec), qualities: qualities.clone() })
+        .into_iter()
+        .collect();
+    // The second list is what clients read that know of one codec only.
+    proto::SubscribedQualityUpdate { track_sid: track.to_string(), subscribed_qualities: qualities, subscribed_codecs }
 }
 
 pub fn disconnect_reason(reason: LeaveReason) -> proto::DisconnectReason {
@@ -354,6 +387,7 @@ pub fn track_settings(request: &proto::UpdateTrackSettings) -> TrackSettings {
         width: request.width,
         height: request.height,
         fps: request.fps,
+        priority: request.priority,
     }
 }
 

@@ -1,15 +1,27 @@
-//! Sockets and the worker thread: the only place where packets meet the operating system.
+//! Sockets and the worker threads: the only place where packets meet the operating system.
 //!
-//! [`Node`] is the handle that `http` holds; [`worker`] is the thread that owns the rooms.
+//! [`Node`] is the handle that `http` holds. Behind it are workers, each a thread with rooms of its own and a socket of its
+//! own on the port they share:
+//!
+//! - [`worker`]: the thread's turns, and its new start after a panic; [`rooms`]: what it owns.
+//! - [`wire`]: its sockets ([`udp`], [`tcp`], [`send`]); [`post`]: what it hands to other workers, by the list of [`owners`].
+//! - [`directory`]: which worker has which room.
 
 mod addresses;
+mod directory;
+mod owners;
+mod post;
+mod rooms;
+mod send;
 mod tcp;
 mod udp;
+mod wire;
 mod worker;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use livekit_protocol as proto;
 use thiserror::Error;
@@ -17,33 +29,48 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::livekit::{JoinRequest, Outgoing};
 use crate::metrics::Metrics;
-use crate::sfu;
-use worker::{Command, Worker};
+use crate::sfu::{self, WorkerId};
+use crate::transport::Settings;
+use directory::{Directory, Pin};
+use rooms::{Command, Parts};
+use wire::Wires;
+use worker::Worker;
 
 pub use addresses::candidates;
+pub use wire::Traffic;
 
-/// Commands that may wait for the worker. A full queue makes signalling wait, never media.
+/// Commands that may wait for a worker. A full queue makes signalling wait, never media.
 const COMMAND_QUEUE: usize = 1024;
-/// Messages one client may have under way to the worker: more than any client sends in a burst.
+/// Messages one client may have under way to its worker: more than any client sends in a burst.
 const REQUEST_QUEUE: usize = 64;
 /// Messages that may wait for a slow client before it is cut off: a join into a room of a hundred sends about that many.
 const RESPONSE_QUEUE: usize = 512;
 
-/// What the worker thread needs to start.
+/// What the workers need to start.
 pub struct Options {
     pub udp: SocketAddr,
     pub tcp: SocketAddr,
     /// Where clients can reach us; empty: the addresses of this machine.
     pub public_addresses: Vec<std::net::IpAddr>,
+    /// Threads that share the rooms, 1..=[`WorkerId::MAX`].
+    pub workers: usize,
+    /// Of all workers together.
     pub limits: sfu::Limits,
     /// Signs refreshed tokens.
     pub keys: crate::livekit::Keys,
     pub metrics: Arc<Metrics>,
 }
 
-/// A cloneable handle to the media worker.
+/// A cloneable handle to the media workers.
 #[derive(Clone)]
 pub struct Node {
+    desks: Arc<[Desk]>,
+    directory: Arc<Directory>,
+}
+
+/// Where a worker takes commands.
+#[derive(Clone)]
+struct Desk {
     commands: mpsc::Sender<Command>,
     waker: Arc<mio::Waker>,
 }
@@ -63,28 +90,16 @@ pub enum JoinRefused {
     RoomFull,
     #[error("the server is full")]
     Busy,
-    #[error("the server is stopping")]
+    #[error("the media worker does not answer")]
     Gone,
 }
 
+/// The server stops, or the worker panicked over this.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
-#[error("the media worker has stopped")]
+#[error("the media worker does not answer")]
 pub struct NodeGone;
 
-impl Node {
-    /// Opens the sockets and starts the worker thread. The second value resolves when the thread has ended.
-    pub fn start(options: Options) -> io::Result<(Node, oneshot::Receiver<()>)> {
-        let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
-        let mut worker = Worker::new(options, receiver)?;
-        let waker = worker.waker();
-        let (ended, end) = oneshot::channel();
-        std::thread::Builder::new().name("parlour-media".into()).spawn(move || {
-            worker.run();
-            let _ = ended.send(());
-        })?;
-        Ok((Node { commands, waker }, end))
-    }
-
+impl Desk {
     async fn command(&self, command: Command) -> Result<(), NodeGone> {
         self.commands.send(command).await.map_err(|_| NodeGone)?;
         self.waker.wake().map_err(|_| NodeGone)
@@ -95,6 +110,40 @@ impl Node {
         self.command(command(reply)).await?;
         answer.await.map_err(|_| NodeGone)
     }
+}
+
+impl Node {
+    /// Opens the sockets and starts the worker threads. The second value resolves when all of them have ended.
+    pub fn start(options: Options) -> io::Result<(Node, oneshot::Receiver<()>)> {
+        let Wires { wires, wakers, candidates } = Wires::open(&options)?;
+        let directory = Arc::new(Directory::new(wires.len(), options.limits));
+        let parts = Parts {
+            settings: Settings::new(candidates),
+            limits: options.limits,
+            keys: options.keys,
+            directory: directory.clone(),
+            metrics: options.metrics,
+            workers: wires.len(),
+        };
+        let (ended, end) = oneshot::channel();
+        let ended = Arc::new(Ended(Some(ended)));
+        let mut desks = Vec::with_capacity(wires.len());
+        for ((id, wire), waker) in (0..).map_while(WorkerId::new).zip(wires).zip(wakers) {
+            let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
+            let mut worker = Worker::new(id, wire, parts.clone(), receiver);
+            let ended = ended.clone();
+            std::thread::Builder::new().name(format!("parlour-media-{}", id.index())).spawn(move || {
+                worker.run();
+                drop(ended);
+            })?;
+            desks.push(Desk { commands, waker });
+        }
+        Ok((Node { desks: desks.into(), directory }, end))
+    }
+
+    fn desk(&self, pin: &Pin) -> &Desk {
+        &self.desks[pin.worker.index()]
+    }
 
     /// Makes a room, or gives the one that exists. `None` when the node holds as many as it may.
     pub async fn create_room(
@@ -102,36 +151,61 @@ impl Node {
         name: String,
         options: sfu::RoomOptions,
     ) -> Result<Option<sfu::RoomInfo>, NodeGone> {
-        self.ask(|reply| Command::CreateRoom { name, options, reply }).await
+        let pin = self.directory.place(&name, Instant::now()).ok_or(NodeGone)?;
+        self.desk(&pin).ask(|reply| Command::CreateRoom { name, options, reply }).await
     }
 
     pub async fn room(&self, name: String) -> Result<Option<sfu::RoomInfo>, NodeGone> {
-        self.ask(|reply| Command::Room { name, reply }).await
+        let Some(pin) = self.directory.find(&name) else { return Ok(None) };
+        self.desk(&pin).ask(|reply| Command::Room { name, reply }).await
     }
 
     /// Joins, or resumes a session.
     pub async fn join(&self, request: JoinRequest) -> Result<SignalStream, JoinRefused> {
+        let pin = self.directory.place(&request.room, Instant::now()).ok_or(JoinRefused::Gone)?;
+        let desk = self.desk(&pin).clone();
         let (sender, responses) = mpsc::channel(RESPONSE_QUEUE);
         // The caller's span names the request: what the worker logs about this join carries the same number.
         let span = tracing::Span::current();
         let joined =
-            self.ask(|reply| Command::Join { request: Box::new(request), responses: sender, span, reply }).await;
-        let socket = joined.map_err(|_| JoinRefused::Gone)??;
+            desk.ask(|reply| Command::Join { request: Box::new(request), responses: sender, span, reply }).await;
+        let signal = joined.map_err(|_| JoinRefused::Gone)??;
         let (requests, mut inbox) = mpsc::channel(REQUEST_QUEUE);
-        let node = self.clone();
         tokio::spawn(async move {
             while let Some(message) = inbox.recv().await {
-                if node.command(Command::Request { socket, message: Box::new(message) }).await.is_err() {
+                if desk.command(Command::Request { signal, message: Box::new(message) }).await.is_err() {
                     return;
                 }
             }
-            let _ = node.command(Command::SignalLost { socket }).await;
+            let _ = desk.command(Command::SignalLost { signal }).await;
         });
         Ok(SignalStream { requests, responses })
     }
 
-    /// Tells every client to come back later, and ends the worker.
+    /// Tells every client to come back later, and ends the workers.
     pub async fn shut_down(&self) {
-        let _ = self.command(Command::ShutDown).await;
+        for desk in &*self.desks {
+            let _ = desk.command(Command::ShutDown).await;
+        }
+    }
+
+    /// Makes the worker of a room panic: for tests of what happens then.
+    #[cfg(debug_assertions)]
+    #[doc(hidden)]
+    pub async fn panic_in(&self, room: &str) {
+        if let Some(pin) = self.directory.find(room) {
+            let _ = self.desk(&pin).command(Command::Panic).await;
+        }
+    }
+}
+
+/// Tells when the last of those who hold it is gone.
+struct Ended(Option<oneshot::Sender<()>>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Some(ended) = self.0.take() {
+            let _ = ended.send(());
+        }
     }
 }

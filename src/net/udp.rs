@@ -1,54 +1,93 @@
-//! The UDP socket that STUN, DTLS, RTP and RTCP of every connection share.
+//! A worker's UDP socket, which STUN, DTLS, RTP and RTCP of every connection share. All workers' sockets have the same port:
+//! the kernel deals packets out by sender (SO_REUSEPORT).
 
-use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 
 use mio::net::UdpSocket;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
-use crate::transport::{Protocol, Route};
+use super::send::{self, Sender};
+use crate::transport::{Outbox, Protocol};
 
 /// Holds half a second of a busy room while the thread is held up; the kernel may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// An Ethernet frame. Longer datagrams are cut by the kernel and fail their integrity check.
 const DATAGRAM_BYTES: usize = 1500;
+/// The longest that several datagrams of one sender are joined to (GRO).
+const JOINED_BYTES: usize = 1 << 16;
 
 pub(super) struct Udp {
     socket: UdpSocket,
     state: UdpSocketState,
-    buffers: Vec<Vec<u8>>,
+    sender: Sender,
+    /// [`BATCH_SIZE`] slots.
+    buffer: Box<[u8]>,
+    slot: usize,
     metas: Vec<RecvMeta>,
+    /// System calls made to receive.
+    calls: u64,
     /// The candidate addresses, which is what the rooms know us by.
-    candidates: Vec<SocketAddr>,
-    /// The local address that stands behind each candidate: another one behind a NAT.
-    local: HashMap<SocketAddr, IpAddr>,
+    candidates: Vec<Candidate>,
     /// The socket listens on every address, so each packet has to say which one it leaves from.
     wildcard: bool,
 }
 
+struct Candidate {
+    address: SocketAddr,
+    /// The local address that stands behind it.
+    local: Option<IpAddr>,
+}
+
+/// A datagram with its sender and the candidate it came to.
+#[derive(Clone, Copy)]
+pub(super) struct Received<'a> {
+    pub source: SocketAddr,
+    pub candidate: SocketAddr,
+    /// The address it was sent to as this machine sees it: another one than the candidate's behind a NAT.
+    pub local: Option<IpAddr>,
+    pub bytes: &'a [u8],
+}
+
 impl Udp {
-    pub fn bind(listen: SocketAddr) -> io::Result<Udp> {
-        let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(SocketProtocol::UDP))?;
-        if listen.is_ipv6() {
-            socket.set_only_v6(false)?;
+    /// A socket for each of `workers`, at least one. The first decides the port when any was asked for.
+    pub fn bind(listen: SocketAddr, workers: usize) -> io::Result<Vec<Udp>> {
+        // The first does not share when it is bound, so that a second server on the same port is an error as ever.
+        let first = open(listen)?;
+        first.bind(&listen.into())?;
+        let mut sockets = vec![first];
+        if workers > 1 {
+            sockets[0].set_reuse_port(true)?;
+            let address = sockets[0].local_addr()?;
+            for _ in 1..workers {
+                let next = open(listen)?;
+                next.set_reuse_port(true)?;
+                next.bind(&address)?;
+                sockets.push(next);
+            }
         }
-        socket.bind(&listen.into())?;
+        sockets.into_iter().map(|socket| Udp::new(socket, listen.ip().is_unspecified())).collect()
+    }
+
+    fn new(socket: Socket, wildcard: bool) -> io::Result<Udp> {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         // Best effort: an unprivileged process gets what net.core.*mem_max allows.
         let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
         let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
         socket.set_nonblocking(true)?;
-        let size = DATAGRAM_BYTES * state.gro_segments();
+        let slot = if state.gro_segments() > 1 { JOINED_BYTES } else { DATAGRAM_BYTES };
         Ok(Udp {
             socket: UdpSocket::from_std(socket.into()),
-            buffers: vec![vec![0; size]; BATCH_SIZE],
-            metas: vec![RecvMeta::default(); BATCH_SIZE],
+            sender: Sender::new(state.max_gso_segments() > 1),
             state,
+            buffer: vec![0; slot * BATCH_SIZE].into(),
+            slot,
+            metas: vec![RecvMeta::default(); BATCH_SIZE],
+            calls: 0,
             candidates: Vec::new(),
-            local: HashMap::new(),
-            wildcard: listen.ip().is_unspecified(),
+            wildcard,
         })
     }
 
@@ -59,56 +98,163 @@ impl Udp {
 
     /// Tells it the candidates that peers address it by.
     pub fn know(&mut self, candidates: &[(Protocol, SocketAddr)]) {
-        self.candidates = candidates.iter().filter(|(p, _)| *p == Protocol::Udp).map(|(_, a)| *a).collect();
+        let udp = candidates.iter().filter(|(protocol, _)| *protocol == Protocol::Udp);
+        self.candidates = udp.map(|(_, address)| Candidate { address: *address, local: None }).collect();
     }
 
     pub fn source(&mut self) -> &mut UdpSocket {
         &mut self.socket
     }
 
-    /// Reads one batch and gives each datagram with its sender and the candidate it came to. False when nothing waits.
-    pub fn receive(&mut self, mut each: impl FnMut(SocketAddr, SocketAddr, &[u8])) -> io::Result<bool> {
-        let mut slices: Vec<IoSliceMut<'_>> = self.buffers.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+    pub fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    pub fn sent(&self) -> send::Counts {
+        self.sender.counts()
+    }
+
+    /// Reads one batch. Whether more may wait.
+    pub fn receive(&mut self, mut each: impl FnMut(Received<'_>)) -> io::Result<bool> {
+        let mut slots = self.buffer.chunks_exact_mut(self.slot);
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+            std::array::from_fn(|_| IoSliceMut::new(slots.next().unwrap_or_default()));
+        self.calls += 1;
         let count = match self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut self.metas) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error),
         };
-        for (meta, buffer) in self.metas.iter().zip(&self.buffers).take(count) {
-            let Some(candidate) = candidate_for(&self.candidates, meta.dst_ip, meta.addr) else { continue };
-            if let Some(ip) = meta.dst_ip {
-                self.local.insert(candidate, ip);
-            }
-            for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                each(canonical(meta.addr), candidate, datagram);
+        for (meta, slot) in self.metas.iter().zip(self.buffer.chunks_exact(self.slot)).take(count) {
+            let (source, local) = (canonical(meta.addr), meta.dst_ip.map(|ip| ip.to_canonical()));
+            let Some(candidate) = reached(&mut self.candidates, local, source) else { continue };
+            for bytes in slot[..meta.len].chunks(meta.stride.max(1)) {
+                each(Received { source, candidate, local, bytes });
             }
         }
-        Ok(true)
+        // What comes after a batch that was not full is a new event.
+        Ok(count == BATCH_SIZE)
     }
 
-    /// Sends one packet from the address that its candidate stands for. A full socket buffer drops it, as a network would.
-    pub fn send(&self, route: Route, packet: &[u8]) -> io::Result<()> {
-        let src_ip = if self.wildcard { self.local.get(&route.source).copied() } else { None };
-        let transmit = quinn_udp::Transmit {
-            destination: route.destination,
-            ecn: None,
-            contents: packet,
-            segment_size: None,
-            src_ip,
-        };
-        self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
+    /// Learns from a datagram that came to another worker's socket.
+    pub fn handed_over(&mut self, received: &Received<'_>) {
+        reached(&mut self.candidates, received.local, received.source);
+    }
+
+    /// Sends all that goes by UDP, from the addresses that the candidates stand for.
+    pub fn send(&mut self, outbox: &Outbox) {
+        let mut batch = self.sender.batch(self.socket.as_fd());
+        for (route, packets) in outbox.runs().filter(|(route, _)| route.protocol == Protocol::Udp) {
+            let known = self.candidates.iter().find(|c| self.wildcard && c.address == route.source);
+            batch.run(route.destination, known.and_then(|c| c.local), packets);
+        }
+        batch.flush();
     }
 }
 
+fn open(listen: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(SocketProtocol::UDP))?;
+    if listen.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    Ok(socket)
+}
+
 /// The candidate a datagram was sent to: the one with its destination address, else (behind a NAT) the first of its family.
-fn candidate_for(candidates: &[SocketAddr], destination: Option<IpAddr>, source: SocketAddr) -> Option<SocketAddr> {
-    let destination = destination.map(|ip| ip.to_canonical());
-    let exact = candidates.iter().find(|c| Some(c.ip()) == destination);
-    let family = canonical(source).is_ipv4();
-    exact.or_else(|| candidates.iter().find(|c| c.is_ipv4() == family)).copied()
+/// Answers leave from that address; but who sends to another address of this machine must not change where those of a
+/// candidate that is one itself leave from.
+fn reached(candidates: &mut [Candidate], local: Option<IpAddr>, source: SocketAddr) -> Option<SocketAddr> {
+    let exact = candidates.iter().position(|c| Some(c.address.ip()) == local);
+    let index = exact.or_else(|| candidates.iter().position(|c| c.address.is_ipv4() == source.is_ipv4()))?;
+    let candidate = &mut candidates[index];
+    if local.is_some() && (exact.is_some() || candidate.local != Some(candidate.address.ip())) {
+        candidate.local = local;
+    }
+    Some(candidate.address)
 }
 
 /// A dual-stack socket shows IPv4 peers as IPv6; ICE knows them as what they are.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::transport::Route;
+
+    fn bound(listen: &str, workers: usize) -> Vec<Udp> {
+        Udp::bind(listen.parse().unwrap(), workers).unwrap()
+    }
+
+    fn know_own(udp: &mut Udp) {
+        let address = SocketAddr::from(([127, 0, 0, 1], udp.address().unwrap().port()));
+        udp.know(&[(Protocol::Udp, address)]);
+    }
+
+    #[test]
+    fn all_workers_share_a_port_and_nobody_else_does() {
+        let sockets = bound("127.0.0.1:0", 4);
+        let address = sockets[0].address().unwrap();
+        assert!(sockets.iter().all(|udp| udp.address().unwrap() == address) && address.port() != 0);
+        for workers in [1, 4] {
+            let second = Udp::bind(address, workers).map(|_| ()).unwrap_err();
+            assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+        }
+    }
+
+    #[test]
+    fn every_packet_arrives_at_one_of_the_sockets() {
+        let mut sockets = bound("127.0.0.1:0", 4);
+        sockets.iter_mut().for_each(know_own);
+        let address = sockets[0].address().unwrap();
+        let peers: Vec<_> = (0..64).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        for peer in &peers {
+            for length in [1200, 1200, 300] {
+                peer.send_to(&vec![7; length], address).unwrap();
+            }
+        }
+        let mut arrived = [0; 4];
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while arrived.iter().sum::<i32>() < 192 {
+            assert!(Instant::now() < deadline, "{arrived:?}");
+            for (udp, count) in sockets.iter_mut().zip(&mut arrived) {
+                udp.receive(|received| {
+                    assert_eq!(received.candidate, address);
+                    assert!([1200, 300].contains(&received.bytes.len()));
+                    *count += 1;
+                })
+                .unwrap();
+            }
+        }
+        assert!(arrived.iter().all(|count| *count > 0), "{arrived:?}");
+    }
+
+    #[test]
+    fn answers_leave_from_the_address_that_was_asked() {
+        let udp = &mut bound("0.0.0.0:0", 1)[0];
+        know_own(udp);
+        let port = udp.address().unwrap().port();
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let source = SocketAddr::from(([127, 0, 0, 1], port));
+        let route = Route { protocol: Protocol::Udp, source, destination: peer.local_addr().unwrap() };
+        let mut outbox = Outbox::default();
+        outbox.push(route, b"answer");
+        // To another address of the machine first, then to the candidate, then to the other again.
+        for (asked, from) in
+            [([127, 0, 0, 2], [127, 0, 0, 2]), ([127, 0, 0, 1], [127, 0, 0, 1]), ([127, 0, 0, 2], [127, 0, 0, 1])]
+        {
+            peer.send_to(b"question", SocketAddr::from((asked, port))).unwrap();
+            let mut got = false;
+            while !got {
+                udp.receive(|received| got = received.candidate == source).unwrap();
+            }
+            udp.send(&outbox);
+            let mut buffer = [0; 100];
+            assert_eq!(peer.recv_from(&mut buffer).unwrap().1, SocketAddr::from((from, port)));
+        }
+    }
 }

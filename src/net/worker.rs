@@ -1,148 +1,89 @@
-//! The media worker: one thread that owns the rooms, their signalling sessions and the sockets.
+//! The media worker: one thread that owns rooms, their signalling sessions and a socket.
 //!
-//! A turn: commands from `http`, datagrams from the sockets, timers, then everything that came of it goes out. Nothing
-//! here blocks but the wait for the next of these.
+//! A turn: what is due goes out, then the wait, then datagrams from the socket and commands from `http`. Nothing here
+//! blocks but that wait. A panic ends the rooms of this worker and no others: it starts anew with the same sockets.
 
-use std::collections::HashMap;
-use std::io;
-use std::sync::Arc;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use livekit_protocol as proto;
-use mio::{Events, Interest, Poll, Token, Waker};
 use tokio::sync::mpsc::{self, error::TryRecvError};
-use tokio::sync::oneshot;
-use tracing::{Span, info, warn};
+use tracing::error;
 
-use super::tcp::Tcp;
-use super::udp::Udp;
-use super::{JoinRefused, Options, candidates};
-use crate::livekit::{DroppedCounts, JoinRequest, Outgoing, Signalling, SocketId};
-use crate::metrics::Metrics;
-use crate::sfu::{Counts, EventKind, JoinError, Now, ParticipantId, RoomInfo, RoomOptions, Sfu, Sid, Verdict};
-use crate::transport::{Datagram, Protocol, Settings};
+use super::rooms::{Command, Parts, Rooms};
+use super::wire::{Traffic, Wire};
+use crate::metrics::WorkerMeter;
+use crate::sfu::{Now, WorkerId};
 
-const UDP: Token = Token(0);
-const LISTENER: Token = Token(1);
-const WAKER: Token = Token(2);
-const FIRST_CONNECTION: usize = 3;
-
-/// Batches read from the UDP socket before timers and commands get their turn.
-const MAX_BATCHES_PER_TURN: usize = 16;
-/// How often idle TCP connections are looked for and gauges are written.
-const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// How often idle TCP connections are looked for and metrics are written.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// After the rooms were closed, their last packets and messages still have to leave.
 const SHUTDOWN_LINGER: Duration = Duration::from_millis(300);
+/// Commands carried out before packets get their turn.
+const MAX_COMMANDS_PER_TURN: usize = 64;
 
-pub(super) enum Command {
-    CreateRoom {
-        name: String,
-        options: RoomOptions,
-        reply: oneshot::Sender<Option<RoomInfo>>,
-    },
-    Room {
-        name: String,
-        reply: oneshot::Sender<Option<RoomInfo>>,
-    },
-    Join {
-        request: Box<JoinRequest>,
-        responses: mpsc::Sender<Outgoing>,
-        span: Span,
-        reply: oneshot::Sender<Result<SocketId, JoinRefused>>,
-    },
-    Request {
-        socket: SocketId,
-        message: Box<proto::signal_request::Message>,
-    },
-    SignalLost {
-        socket: SocketId,
-    },
-    ShutDown,
-}
+/// How long a worker takes no new rooms after its second panic in a row; twice as long after each that follows. None after
+/// the first, so that people are back in their call at once.
+const FIRST_REST: Duration = Duration::from_millis(250);
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// A worker that lasted this long is no longer in a row of panics.
+const CALM: Duration = Duration::from_secs(60);
 
 pub(super) struct Worker {
-    sfu: Sfu,
-    signalling: Signalling,
-    udp: Udp,
-    tcp: Tcp,
-    poll: Poll,
-    waker: Arc<Waker>,
+    id: WorkerId,
+    wire: Wire,
+    rooms: Rooms,
+    parts: Parts,
     commands: mpsc::Receiver<Command>,
-    sockets: HashMap<SocketId, mpsc::Sender<Outgoing>>,
-    /// Joins that have no verdict yet.
-    joining: HashMap<ParticipantId, Joining>,
-    metrics: Arc<Metrics>,
     /// What the metrics know already.
-    counted: Counts,
-    dropped: DroppedCounts,
+    counted: Traffic,
+    meter: WorkerMeter,
+    /// Spent on anything but waiting, since the metrics were told.
+    busy: Duration,
+    /// Commands were left for the next turn.
+    more_commands: bool,
     next_housekeeping: Instant,
     stop_at: Option<Instant>,
-}
-
-/// What the line about a join says besides the verdict.
-struct Joining {
-    /// Of the request: its number, room and client.
-    span: Span,
-    sid: Sid,
+    panics: Panics,
 }
 
 impl Worker {
-    pub fn new(options: Options, commands: mpsc::Receiver<Command>) -> io::Result<Worker> {
-        let mut udp = Udp::bind(options.udp).map_err(|e| explain("media.udp", options.udp, e))?;
-        let mut tcp = Tcp::bind(options.tcp, FIRST_CONNECTION).map_err(|e| explain("media.tcp", options.tcp, e))?;
-        let candidates = candidates(&options.public_addresses, udp.address()?, tcp.address()?);
-        udp.know(&candidates);
-        tcp.know(&candidates);
-        let poll = Poll::new()?;
-        poll.registry().register(udp.source(), UDP, Interest::READABLE)?;
-        poll.registry().register(tcp.source(), LISTENER, Interest::READABLE)?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let sfu = Sfu::new(Settings::new(candidates), options.limits, rand::random());
-        Ok(Worker {
-            sfu,
-            signalling: Signalling::new(options.keys, rand::random()),
-            udp,
-            tcp,
-            poll,
-            waker,
+    pub fn new(id: WorkerId, wire: Wire, parts: Parts, commands: mpsc::Receiver<Command>) -> Worker {
+        let meter = parts.metrics.worker(id);
+        Worker {
+            id,
+            wire,
+            rooms: Rooms::new(id, 0, &parts),
+            parts,
             commands,
-            sockets: HashMap::new(),
-            joining: HashMap::new(),
-            metrics: options.metrics,
-            counted: Counts::default(),
-            dropped: DroppedCounts::default(),
+            counted: Traffic::default(),
+            meter,
+            busy: Duration::ZERO,
+            more_commands: false,
             next_housekeeping: Instant::now(),
             stop_at: None,
-        })
+            panics: Panics::default(),
+        }
     }
 
-    pub fn waker(&self) -> Arc<Waker> {
-        self.waker.clone()
-    }
-
+    /// Until it is told to stop, or nobody is left who could.
     pub fn run(&mut self) {
-        let mut events = Events::with_capacity(256);
-        loop {
-            let now = clock();
-            if self.stop_at.is_some_and(|at| at <= now.instant) {
-                return;
-            }
-            self.flush(now);
-            if let Err(error) = self.poll.poll(&mut events, Some(self.wait(now))) {
-                if error.kind() != io::ErrorKind::Interrupted {
-                    warn!(%error, "waiting for the network failed");
-                }
-                continue;
-            }
-            let now = clock();
-            for event in &events {
-                match event.token() {
-                    UDP => self.receive_udp(now),
-                    LISTENER => self.tcp.accept(self.poll.registry(), now.instant),
-                    WAKER => {}
-                    token => self.receive_tcp(token, now),
-                }
-            }
+        while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.turns())) {
+            self.start_anew(message(&*panic));
+        }
+        self.keep_house(clock());
+    }
+
+    fn turns(&mut self) {
+        let mut now = clock();
+        while self.stop_at.is_none_or(|at| now.instant < at) {
+            self.rooms.handle_timeout(now, &mut self.wire);
+            let done = Instant::now();
+            self.busy += done.saturating_duration_since(now.instant);
+            self.wire.wait(self.idle(done));
+            // The one look at the clock for all that is read and sent in this turn.
+            now = clock();
+            self.wire.receive(now, self.rooms.sfu());
             self.take_commands(now);
             if now.instant >= self.next_housekeeping {
                 self.keep_house(now);
@@ -151,44 +92,25 @@ impl Worker {
     }
 
     /// How long nothing is due.
-    fn wait(&self, now: Now) -> Duration {
-        let due = [self.sfu.next_timeout(), self.signalling.next_timeout(), Some(self.next_housekeeping), self.stop_at];
-        let next = due.into_iter().flatten().min().unwrap_or(self.next_housekeeping);
-        next.saturating_duration_since(now.instant)
-    }
-
-    // --- in ------------------------------------------------------------------------------------------------------
-
-    fn receive_udp(&mut self, now: Now) {
-        for _ in 0..MAX_BATCHES_PER_TURN {
-            let sfu = &mut self.sfu;
-            let more = self.udp.receive(|source, destination, bytes| {
-                sfu.receive(now, Datagram { protocol: Protocol::Udp, source, destination, bytes });
-            });
-            match more {
-                Ok(true) => {}
-                Ok(false) => return,
-                // ICMP errors of single peers end up here too: the socket itself is fine.
-                Err(_) => continue,
-            }
+    fn idle(&self, now: Instant) -> Duration {
+        if self.more_commands {
+            return Duration::ZERO;
         }
-        // mio tells of new readiness only: ask to be called again for what was left.
-        self.poll.registry().reregister(self.udp.source(), UDP, Interest::READABLE).unwrap_or_else(|error| {
-            warn!(%error, "the UDP socket cannot be watched");
-        });
-    }
-
-    fn receive_tcp(&mut self, token: Token, now: Now) {
-        let sfu = &mut self.sfu;
-        self.tcp.ready(self.poll.registry(), token, now.instant, |source, destination, bytes| {
-            sfu.receive(now, Datagram { protocol: Protocol::Tcp, source, destination, bytes });
-        });
+        let due = [self.rooms.next_timeout(), Some(self.next_housekeeping), self.stop_at];
+        let next = due.into_iter().flatten().min().unwrap_or(self.next_housekeeping);
+        next.saturating_duration_since(now)
     }
 
     fn take_commands(&mut self, now: Now) {
-        loop {
+        self.more_commands = false;
+        for _ in 0..MAX_COMMANDS_PER_TURN {
             match self.commands.try_recv() {
-                Ok(command) => self.carry_out(now, command),
+                Ok(command) => {
+                    if matches!(command, Command::ShutDown) {
+                        self.stop_at.get_or_insert(now.instant + SHUTDOWN_LINGER);
+                    }
+                    self.rooms.carry_out(now, command, &mut self.wire);
+                }
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {
                     self.stop_at.get_or_insert(now.instant);
@@ -196,145 +118,110 @@ impl Worker {
                 }
             }
         }
-    }
-
-    fn carry_out(&mut self, now: Now, command: Command) {
-        match command {
-            Command::CreateRoom { name, options, reply } => {
-                let _ = reply.send(self.sfu.create_room(now, &name, options).ok());
-            }
-            Command::Room { name, reply } => {
-                let _ = reply.send(self.sfu.room(&name));
-            }
-            Command::Join { request, responses, span, reply } => {
-                let _ = reply.send(self.join(now, *request, responses, span));
-            }
-            Command::Request { socket, message } => self.signalling.request(&mut self.sfu, now, socket, *message),
-            Command::SignalLost { socket } => {
-                self.sockets.remove(&socket);
-                self.signalling.closed(&mut self.sfu, now, socket);
-            }
-            Command::ShutDown => {
-                self.sfu.shut_down(now);
-                self.stop_at = Some(now.instant + SHUTDOWN_LINGER);
-            }
-        }
-        self.settle(now);
-    }
-
-    fn join(
-        &mut self,
-        now: Now,
-        request: JoinRequest,
-        responses: mpsc::Sender<Outgoing>,
-        span: Span,
-    ) -> Result<SocketId, JoinRefused> {
-        let resumes = request.reconnect.is_some();
-        let socket = self.signalling.join(&mut self.sfu, now, request).map_err(|error| match error {
-            JoinError::RoomMissing => JoinRefused::RoomMissing,
-            JoinError::RoomFull => JoinRefused::RoomFull,
-            JoinError::TooManyParticipants => JoinRefused::Busy,
-        })?;
-        self.sockets.insert(socket, responses);
-        // A resumed session had its verdict.
-        let joined = self.signalling.participant(socket).filter(|_| !resumes);
-        if let Some((id, info)) = joined.and_then(|id| Some((id, self.sfu.info(id)?))) {
-            self.joining.insert(id, Joining { span, sid: info.sid });
-        }
-        Ok(socket)
-    }
-
-    // --- out -----------------------------------------------------------------------------------------------------
-
-    /// Everything that is due, and everything that waits to leave.
-    fn flush(&mut self, now: Now) {
-        self.signalling.handle_timeout(&mut self.sfu, now);
-        self.settle(now);
-    }
-
-    fn send(&mut self) {
-        for (route, packets) in self.sfu.outbox().runs() {
-            for packet in packets {
-                match route.protocol {
-                    // A full buffer or an unreachable peer loses the packet, as any network may.
-                    Protocol::Udp => drop(self.udp.send(route, packet)),
-                    Protocol::Tcp => self.tcp.send(self.poll.registry(), route.destination, packet),
-                }
-            }
-        }
-        self.sfu.outbox().clear();
-    }
-
-    /// Lets the rooms do what they have to do, and sends what comes of it.
-    fn drive(&mut self, now: Now) {
-        while self.sfu.drive(now) {
-            self.send();
-        }
-        self.send();
-    }
-
-    /// Carries events from the rooms to the sessions, and their messages to the sockets, until nothing is left.
-    fn settle(&mut self, now: Now) {
-        self.drive(now);
-        while let Some(event) = self.sfu.poll_event() {
-            if let EventKind::Verdict(verdict) = &event.kind {
-                self.report(event.to, verdict);
-            }
-            self.signalling.handle_event(&mut self.sfu, now, event);
-            self.drive(now);
-        }
-        while let Some((socket, outgoing)) = self.signalling.poll_outgoing() {
-            self.deliver(now, socket, outgoing);
-        }
-    }
-
-    fn deliver(&mut self, now: Now, socket: SocketId, outgoing: Outgoing) {
-        let Some(responses) = self.sockets.get(&socket) else { return };
-        let closes = matches!(outgoing, Outgoing::Close(_));
-        let delivered = responses.try_send(outgoing).is_ok();
-        if closes || !delivered {
-            self.sockets.remove(&socket);
-        }
-        if !delivered {
-            // It reads too slowly, or is gone already: a client that comes back resumes.
-            self.signalling.closed(&mut self.sfu, now, socket);
-        }
-    }
-
-    /// The one line that says how a join ended.
-    fn report(&mut self, participant: ParticipantId, verdict: &Verdict) {
-        let Some(Joining { span, sid }) = self.joining.remove(&participant) else { return };
-        let _request = span.enter();
-        match verdict {
-            Verdict::Connected { after } => {
-                let ms = after.as_millis() as u64;
-                info!(participant = %sid, ms, "connected");
-                self.metrics.join_connected(*after);
-            }
-            Verdict::Failed { reason, after } => {
-                let ms = after.as_millis() as u64;
-                info!(participant = %sid, ms, reason = reason.as_str(), "failed to connect");
-                self.metrics.join_failed(reason.as_str());
-            }
-        }
+        self.more_commands = true;
     }
 
     fn keep_house(&mut self, now: Now) {
         self.next_housekeeping = now.instant + HOUSEKEEPING;
-        self.tcp.close_idle(self.poll.registry(), now.instant);
-        let counts = self.sfu.counts();
-        self.metrics.sfu(&counts, &self.counted);
-        self.metrics.signalling(self.signalling.dropped(), &self.dropped);
-        self.dropped = self.signalling.dropped().clone();
-        self.counted = counts;
+        self.wire.close_idle(now);
+        self.rooms.count();
+        let traffic = self.wire.traffic();
+        self.parts.metrics.traffic(&traffic, &self.counted);
+        self.counted = traffic;
+        self.meter.busy_seconds.inc_by(std::mem::take(&mut self.busy).as_secs_f64());
+    }
+
+    // --- panics --------------------------------------------------------------------------------------------------
+
+    /// Everything that could be part of what went wrong is made anew; the sockets stay.
+    fn start_anew(&mut self, message: &str) {
+        let now = Instant::now();
+        let rest = self.panics.add(now);
+        // Whatever state the rooms are in.
+        let lost = catch_unwind(AssertUnwindSafe(|| self.rooms.lost())).unwrap_or_default();
+        error!(
+            worker = self.id.index(),
+            rooms = lost.rooms,
+            participants = lost.participants,
+            "a media worker panicked; its rooms end, and it starts anew: {message}"
+        );
+        self.parts.metrics.worker_panics.inc();
+        self.parts.directory.withdraw(self.id, now + rest.takes);
+        self.wire.lose_connections();
+        let rooms = std::mem::replace(&mut self.rooms, Rooms::new(self.id, self.panics.all, &self.parts));
+        // Closes the clients' signalling, so that they come back.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(rooms)));
+        // Commands may wait that no wake-up tells of again.
+        self.more_commands = true;
+        if rest.asleep {
+            std::thread::sleep(rest.takes);
+        }
     }
 }
 
-fn explain(key: &str, address: std::net::SocketAddr, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{key}: cannot listen on {address}: {error}"))
+/// How often and how lately.
+#[derive(Default)]
+struct Panics {
+    all: u32,
+    in_a_row: u32,
+    last: Option<Instant>,
+    rested_at: Option<Instant>,
+}
+
+struct Rest {
+    takes: Duration,
+    /// It panicked without new rooms that could be to blame: nothing helps but to do nothing.
+    asleep: bool,
+}
+
+impl Panics {
+    fn add(&mut self, now: Instant) -> Rest {
+        let calm = self.last.is_none_or(|last| now.saturating_duration_since(last) >= CALM);
+        self.in_a_row = if calm { 0 } else { self.in_a_row + 1 };
+        self.last = Some(now);
+        self.all += 1;
+        let takes = match self.in_a_row.checked_sub(1) {
+            None => Duration::ZERO,
+            Some(doublings) => (FIRST_REST * 2u32.pow(doublings.min(16))).min(LONGEST_REST),
+        };
+        let rested_at = self.rested_at.replace(now + takes);
+        Rest { takes, asleep: rested_at.is_some_and(|at| now < at) }
+    }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 fn clock() -> Now {
     let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
     Now { instant: Instant::now(), unix_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_grow_with_panics_in_a_row() {
+        let mut panics = Panics::default();
+        let start = Instant::now();
+        let rest = panics.add(start);
+        assert_eq!((rest.takes, rest.asleep), (Duration::ZERO, false));
+        let rest = panics.add(start);
+        assert_eq!((rest.takes, rest.asleep), (FIRST_REST, false));
+        let rest = panics.add(start + FIRST_REST / 2);
+        assert_eq!((rest.takes, rest.asleep), (FIRST_REST * 2, true), "while it rested");
+        let mut now = start + 10 * FIRST_REST;
+        for _ in 0..40 {
+            let rest = panics.add(now);
+            assert!(rest.takes <= LONGEST_REST && !rest.asleep);
+            now += rest.takes;
+        }
+        assert_eq!(panics.add(now).takes, LONGEST_REST);
+        assert_eq!(panics.add(now + LONGEST_REST + CALM).takes, Duration::ZERO);
+        assert_eq!(panics.all, 45);
+    }
 }

@@ -310,6 +310,15 @@ impl FrameDiffs {
         Some(())
     }
 
+    /// As many of them as there is room for, without zeros.
+    pub fn of(diffs: impl IntoIterator<Item = u16>) -> Self {
+        let mut all = FrameDiffs::default();
+        for diff in diffs.into_iter().filter(|diff| *diff > 0) {
+            let _ = all.push(diff);
+        }
+        all
+    }
+
     pub fn as_slice(&self) -> &[u16] {
         &self.list[..usize::from(self.len)]
     }

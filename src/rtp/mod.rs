@@ -5,12 +5,14 @@
 //! end-to-end encrypted media. `sfu` decides with it when a receiver may switch layers and keeps its streams continuous;
 //! `transport` writes and reads packets with it.
 
+pub mod av1;
 mod bits;
 pub mod dependency_descriptor;
 pub mod h264;
 pub mod header;
 pub mod ntp;
 mod reader;
+pub mod red;
 mod rewrite;
 pub mod rtcp;
 pub mod sequence;

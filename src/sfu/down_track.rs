@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::Side;
-use super::forwarder::{Forwarder, Incoming, Outgoing};
+use super::forwarder::{Forwarder, Incoming, Outgoing, Selection};
 use super::info::ParticipantId;
-use super::layer_selector::{LayerSelector, Target};
+use super::layer_selector::LayerSelector;
 use super::participants::Slot;
+use crate::rtp::Rewrite;
 use crate::transport::SenderId;
 
 /// A stream this young has probably shown nothing yet: its packets may have overtaken the description that tells the client
@@ -32,13 +33,19 @@ pub(super) struct DownTrack {
     open_since: Option<Instant>,
     pub selector: LayerSelector,
     /// What should flow now; kept here so that a packet need not ask why. See [`Track::retarget`](super::track::Track).
-    target: Option<Target>,
+    selection: Option<Selection>,
+    /// The highest spatial layer that the publisher sends.
+    top: u8,
+    /// The client cannot play redundant audio, which this track is, and gets what is in it.
+    pub unwraps: bool,
     forwarder: Forwarder,
     /// When the newest packet arrived that was forwarded.
     newest: Option<Instant>,
     replayed_at: Option<Instant>,
     /// The number of the burst it was given last.
     pub served: u32,
+    /// Whether the client was told last that its network does not carry the video; `None`: it was told nothing.
+    told_paused: Option<bool>,
 }
 
 impl DownTrack {
@@ -51,11 +58,14 @@ impl DownTrack {
             stream: None,
             open_since: None,
             selector: LayerSelector::new(adaptive_stream),
-            target: None,
+            selection: None,
+            top: 0,
+            unwraps: false,
             forwarder: Forwarder::new(0, 0),
             newest: None,
             replayed_at: None,
             served: 0,
+            told_paused: None,
         }
     }
 
@@ -83,17 +93,18 @@ impl DownTrack {
         self.open_since.is_some()
     }
 
-    /// What should flow from now on.
-    pub fn aim(&mut self, target: Option<Target>) {
-        self.target = target;
-        if target.is_none() {
+    /// What should flow from now on. `top`: the highest spatial layer that the publisher sends.
+    pub fn aim(&mut self, selection: Option<Selection>, top: u8) {
+        self.selection = selection;
+        self.top = top;
+        if selection.is_none() {
             // The stream goes on without a gap, at the next keyframe.
             self.forwarder.pause();
         }
     }
 
     pub fn flows(&self) -> bool {
-        self.target.is_some()
+        self.selection.is_some()
     }
 
     /// A packet that goes by unused, which the forwarder still has to know of.
@@ -103,9 +114,25 @@ impl DownTrack {
 
     /// How the subscriber shall see the packet; `None`: not at all.
     pub fn forward(&mut self, packet: &Incoming<'_>) -> Option<Outgoing> {
-        let out = self.forwarder.forward(self.target.map(|t| t.spatial), packet)?;
+        let mut out = self.forwarder.forward(self.selection, packet)?;
+        if self.unwraps
+            && let Some(from) = packet.primary
+            && out.rewrite == Rewrite::None
+        {
+            out.rewrite = Rewrite::Primary { from };
+        }
         self.newest = self.newest.max(Some(packet.arrival));
         Some(out)
+    }
+
+    /// `Some` when the client has to be told so.
+    pub fn tell_paused(&mut self, paused: bool) -> Option<bool> {
+        let news = paused != self.told_paused.unwrap_or(false);
+        news.then(|| *self.told_paused.insert(paused))
+    }
+
+    pub fn told_paused(&self) -> Option<bool> {
+        self.told_paused
     }
 
     /// Leaves out everything up to the next keyframe.
@@ -113,13 +140,13 @@ impl DownTrack {
         self.forwarder.pause();
     }
 
-    /// The layer whose keyframe the subscriber waits for.
+    /// The stream whose keyframe the subscriber waits for.
     pub fn wants_keyframe(&self) -> Option<u8> {
-        self.forwarder.wants_keyframe_from(self.target.map(|t| t.spatial))
+        self.forwarder.wants_keyframe_from(self.selection, self.top)
     }
 
-    pub fn current_layer(&self) -> Option<u8> {
-        self.forwarder.current_layer()
+    pub fn current_stream(&self) -> Option<u8> {
+        self.forwarder.current_stream()
     }
 
     /// Whether a picture that began to arrive at `began` is better than waiting for the next.
@@ -130,9 +157,9 @@ impl DownTrack {
         rested && (fresh || back <= MAX_REWIND)
     }
 
-    /// The layer comes once more, from its last keyframe on.
-    pub fn rewind(&mut self, layer: u8, now: Instant) {
-        self.forwarder.reset_layer(layer);
+    /// The stream comes once more, from its last keyframe on.
+    pub fn rewind(&mut self, stream: u8, now: Instant) {
+        self.forwarder.reset_stream(stream);
         self.replayed_at = Some(now);
     }
 }

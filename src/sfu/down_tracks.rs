@@ -36,6 +36,10 @@ impl DownTracks {
         self.list.pop();
     }
 
+    pub fn get(&self, slot: Slot) -> Option<&DownTrack> {
+        self.list.get(self.place(slot)?)
+    }
+
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut DownTrack> {
         let place = self.place(slot)?;
         Some(&mut self.list[place])
@@ -100,8 +104,10 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::sfu::layer_selector::Target;
+    use crate::sfu::forwarder::Selection;
     use crate::sfu::{ParticipantId, Side};
+
+    const EVERYTHING: Selection = Selection { stream: 2, spatial: 2, temporal: 3 };
 
     fn slot(index: u32) -> Slot {
         Slot::new(index)
@@ -125,7 +131,7 @@ mod tests {
     }
 
     fn turn(down_tracks: &mut DownTracks, index: u32, on: bool) {
-        down_tracks.update(slot(index), |d| d.aim(on.then_some(Target::MAX))).expect("there");
+        down_tracks.update(slot(index), |d| d.aim(on.then_some(EVERYTHING), 0)).expect("there");
     }
 
     /// Each is found, and stands on the right side.
@@ -147,10 +153,10 @@ mod tests {
             check(&mut down_tracks);
         }
         assert_eq!(flowing(&down_tracks), [0, 3, 5]);
-        down_tracks.update_all(|d| d.aim((d.subscriber.0 % 2 == 0).then_some(Target::MAX)));
+        down_tracks.update_all(|d| d.aim((d.subscriber.0 % 2 == 0).then_some(EVERYTHING), 0));
         check(&mut down_tracks);
         assert_eq!(flowing(&down_tracks), [0, 2, 4]);
-        down_tracks.update_all(|d| d.aim(None));
+        down_tracks.update_all(|d| d.aim(None, 0));
         assert!(flowing(&down_tracks).is_empty());
     }
 

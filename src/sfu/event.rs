@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::info::{LeaveReason, ParticipantId, ParticipantInfo, Sid, Speaker};
+use super::info::{Codec, LeaveReason, ParticipantId, ParticipantInfo, Quality, Sid, Speaker};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
@@ -25,6 +25,11 @@ pub enum EventKind {
     SectionsRequired { audio: u32, video: u32 },
     /// Changed entries only; somebody who fell silent comes with `active: false`.
     SpeakersChanged(Vec<Speaker>),
+    /// Videos that the receiver's network does not carry any more, or does again. Changed ones only.
+    StreamStates(Vec<StreamState>),
+    /// The highest quality that anybody wants of the receiver's own video; `None` = nobody wants any. What is above need
+    /// not be sent until another such event wants it.
+    QualityWanted { track: Sid, codec: Option<Codec>, highest: Option<Quality> },
     /// The first subscriber is bound to this track of the receiver's.
     TrackSubscribed(Sid),
     /// A subscription that cannot be served: the receiver did not offer the track's codec.
@@ -35,6 +40,14 @@ pub enum EventKind {
     Left(LeaveReason),
     /// How joining went, exactly once for each participant: for the log and the metrics.
     Verdict(Verdict),
+}
+
+/// One entry of [`EventKind::StreamStates`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamState {
+    pub participant: Sid,
+    pub track: Sid,
+    pub paused: bool,
 }
 
 /// An SDP with what goes along.

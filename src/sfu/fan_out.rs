@@ -7,11 +7,10 @@
 
 use std::collections::VecDeque;
 
-use super::forwarding::describe;
 use super::info::MediaKind;
 use super::room::Room;
 use super::track::Track;
-use super::{Link, Now, RoomId, TrackKey, Turn};
+use super::{Now, RoomId, TrackKey, Turn};
 
 /// Packets of one track that go to a subscriber in a row: three of the kernel's groups, and little enough to be described on
 /// the stack.
@@ -104,7 +103,7 @@ impl Room {
             let mut packets = [const { None }; BURST_PACKETS];
             for (place, (layer, sequence)) in packets.iter_mut().zip(burst.waiting.range(..size)) {
                 let packet = caches[usize::from(*layer)].get(*sequence);
-                *place = packet.map(|packet| (describe(packet), packet));
+                *place = packet.map(|packet| (packet.incoming(), &packet.media));
             }
             for down_track in down_tracks.flowing_mut() {
                 if std::mem::replace(&mut down_track.served, burst.number) == burst.number {
@@ -113,14 +112,13 @@ impl Room {
                 let subscriber = self.participants.at(down_track.slot);
                 let Some(connection) = subscriber.and_then(|p| p.connection(down_track.side)) else { continue };
                 let Some(sender) = down_track.sender else { continue };
-                let link = Link { room: self.id, participant: down_track.subscriber, side: down_track.side };
                 if connection.pacer.is_full() {
                     down_track.interrupt();
                 }
                 let mut sent = false;
                 for (incoming, packet) in packets[..size].iter().flatten() {
                     if let Some(out) = down_track.forward(incoming) {
-                        connection.forward(now, link, (key, sender), &out, packet, turn);
+                        connection.forward(now, (key, sender), &out, packet, turn);
                         sent = true;
                     }
                 }

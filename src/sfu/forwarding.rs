@@ -3,56 +3,53 @@
 
 use std::time::Instant;
 
-use super::active_speaker::SpeakerLevel;
+use super::active_speaker::{ActiveSpeaker, SpeakerLevel};
+use super::dominant_speaker::DominantSpeaker;
 use super::event::EventKind;
-use super::forwarder::{Incoming, PictureId, Vp8};
-use super::info::{Codec, MediaKind, ParticipantId, Speaker};
+use super::info::{Codec, MediaKind, ParticipantId, Speaker, TrackSource};
 use super::pacer::Paced;
 use super::packet_cache::PacketCache;
 use super::room::Room;
 use super::timers::Timer;
 use super::{Link, Now, TrackKey, Turn};
-use crate::rtp::{h264, vp8};
 use crate::transport::{Datagram, Event, MediaPacket, Missing, Output};
 
 impl Room {
     pub fn receive(&mut self, now: Now, link: Link, datagram: Datagram<'_>, turn: &mut Turn) {
-        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side))
-        else {
-            return;
-        };
+        let Some(connection) = self.participants.connection(link) else { return };
+        connection.heard((datagram.protocol, datagram.source), datagram.bytes.len());
         connection.transport.handle_datagram(now.instant, datagram);
         self.drain(now, link, turn);
     }
 
     pub fn connection_due(&mut self, at: Instant, link: Link, turn: &mut Turn) {
-        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side))
-        else {
-            return;
-        };
+        let Some(connection) = self.participants.connection(link) else { return };
         if connection.alarm.ring(at) {
             turn.counts.wakeups += 1;
-            connection.touch(link, turn);
+            connection.touch(turn);
         }
     }
 
     /// Carries out everything a connection wants to do now.
     pub fn drain(&mut self, now: Now, link: Link, turn: &mut Turn) {
         let id = link.participant;
-        if let Some(connection) = self.participants.get_mut(&id).and_then(|p| p.connection(link.side))
+        if let Some(connection) = self.participants.connection(link)
             && std::mem::take(&mut connection.dirty)
         {
             connection.transport.handle_timeout(now.instant, &mut turn.outbox);
         }
         loop {
-            let Some(connection) = self.participants.get_mut(&id).and_then(|p| p.connection(link.side)) else { return };
+            let Some(connection) = self.participants.connection(link) else { return };
             match connection.transport.poll() {
                 Output::Timeout(at) => {
                     connection.alarm.set(at, Timer::Connection(link), &mut turn.timers);
-                    return;
+                    return self.watch_estimate(now, link, turn);
                 }
                 Output::Transmit(route, packet) => {
-                    connection.learn_address((route.protocol, route.destination), link, turn);
+                    if !connection.may_send((route.protocol, route.destination), packet.len()) {
+                        continue;
+                    }
+                    connection.learn_address((route.protocol, route.destination), turn);
                     turn.outbox.push(route, &packet);
                 }
                 Output::Event(Event::Media(packet)) => self.arrive(now, id, packet, turn),
@@ -73,26 +70,44 @@ impl Room {
             return;
         };
         let Some(track) = self.tracks.get_mut(&key) else { return };
-        let layer = packet.layer;
-        let Some(cache) = track.caches.get_mut(usize::from(layer)) else { return };
-        let keyframe_start = describe(&packet).keyframe_start;
+        // Receivers were told one codec; a publisher that changes it has to say so.
+        let plain = packet.codec == Codec::Opus && track.info.codec == Some(Codec::Red);
+        if track.info.codec != Some(packet.codec) && !plain {
+            return;
+        }
+        let stream = packet.layer;
+        if usize::from(stream) >= track.caches.len() {
+            return;
+        }
+        let description = track.reader.read(&packet);
+        let layer = if track.info.scalable { description.frame.spatial } else { stream };
         if packet.codec.kind() == MediaKind::Audio {
             if let Some(audio) = packet.extensions.audio_level.filter(|_| !track.info.muted) {
                 self.speakers.observe(now.instant, publisher, audio.level);
-                if let Some(at) = self.speakers.next_timeout() {
+                self.floor.observe(now.instant, publisher, audio.level);
+                if let Some(at) = next_timeout(&self.speakers, &self.floor) {
                     self.speakers_alarm.set(at, Timer::Speakers(self.id), &mut turn.timers);
                 }
+                let microphone = track.info.announced.source != TrackSource::ScreenShareAudio;
+                let silenced = microphone && !self.loudest.admits(now.instant, key, audio.level);
+                if std::mem::replace(&mut track.silenced, silenced) != silenced {
+                    track.retarget();
+                }
             }
-        } else if keyframe_start {
-            track.throttles[usize::from(layer)].keyframe_seen(now.instant);
-            track.broken[usize::from(layer)] = false;
+        } else {
+            track.stale |= track.activity.observe(layer, now.instant);
+            if description.frame_start {
+                track.stale |= track.frame_rates.observe(layer, description.frame.temporal, now.instant);
+            }
+            if description.keyframe_start {
+                track.throttles[usize::from(stream)].keyframe_seen(now.instant);
+                track.broken[usize::from(stream)] = false;
+            }
         }
-        let video = packet.codec.kind() == MediaKind::Video;
-        let Some(sequence) = cache.insert(packet, keyframe_start).map(|kept| kept.sequence) else { return };
-        if video && track.activity.observe(layer, now.instant) {
-            track.stale = true;
+        track.rates.observe(now.instant, layer, description.frame.temporal, packet.payload.len());
+        if let Some(sequence) = track.caches[usize::from(stream)].insert(packet, description) {
+            self.enqueue(key, stream, sequence, turn);
         }
-        self.enqueue(key, layer, sequence, turn);
     }
 
     /// Something changed on which every subscription of the track depends.
@@ -109,10 +124,7 @@ impl Room {
 
     /// Packets that waited so as not to leave in a burst.
     pub fn pacer_due(&mut self, now: Now, at: Instant, link: Link, turn: &mut Turn) {
-        let Some(connection) = self.participants.get_mut(&link.participant).and_then(|p| p.connection(link.side))
-        else {
-            return;
-        };
+        let Some(connection) = self.participants.connection(link) else { return };
         if !connection.pacer.alarm.ring(at) {
             return;
         }
@@ -120,7 +132,7 @@ impl Room {
             let Some(Paced { track, sender, origin, out }) = connection.pacer.pop() else { break };
             let cached = self.tracks.get(&track).and_then(|t| t.cached(origin));
             if let Some(packet) = cached {
-                connection.send(now, link, sender, &out, packet, turn);
+                connection.send(now, sender, &out, &packet.media, turn);
             }
         }
         if let Some(next) = connection.pacer.next_timeout(now.instant) {
@@ -137,7 +149,13 @@ impl Room {
             turn.counts.packets_expired += 1;
             return;
         };
-        connection.transport.resend(now.instant, missing, &packet.payload, &packet.extensions, &mut turn.outbox);
+        connection.transport.resend(
+            now.instant,
+            missing,
+            &packet.media.payload,
+            &packet.media.extensions,
+            &mut turn.outbox,
+        );
         turn.counts.packets_resent += 1;
     }
 
@@ -148,7 +166,9 @@ impl Room {
             return;
         }
         let changes = self.speakers.poll(now.instant).unwrap_or_default();
-        if let Some(next) = self.speakers.next_timeout() {
+        // Who has the floor counts when the allocators run next.
+        self.floor.poll(now.instant);
+        if let Some(next) = next_timeout(&self.speakers, &self.floor) {
             self.speakers_alarm.set(next, Timer::Speakers(self.id), &mut turn.timers);
         }
         self.tell_speakers(&changes, turn);
@@ -156,6 +176,7 @@ impl Room {
 
     /// Somebody stopped speaking because the microphone was muted.
     pub fn silence(&mut self, id: ParticipantId, turn: &mut Turn) {
+        self.floor.mute(id);
         if let Some(change) = self.speakers.remove(id) {
             self.tell_speakers(&[change], turn);
         }
@@ -191,34 +212,6 @@ impl Room {
     }
 }
 
-/// What the forwarder needs to know of a packet. Nothing past the codec's payload descriptor is looked at, but for the
-/// frame type bit that stays clear under end-to-end encryption.
-pub(super) fn describe(packet: &MediaPacket) -> Incoming<'_> {
-    let (keyframe_start, vp8) = match packet.codec {
-        Codec::Opus => (true, None),
-        Codec::H264 => (h264::starts_key_frame(&packet.payload), None),
-        Codec::Vp8 => match vp8::Descriptor::parse(&packet.payload) {
-            Some(descriptor) => (
-                descriptor.starts_key_frame(&packet.payload),
-                Some(Vp8 {
-                    picture_id: descriptor.picture_id.map(|id| PictureId { value: id.value, wide: id.wide }),
-                    tl0picidx: descriptor.tl0_picture_index,
-                    keyidx: descriptor.key_index,
-                }),
-            ),
-            None => (false, None),
-        },
-    };
-    Incoming {
-        layer: packet.layer,
-        sequence: packet.sequence,
-        timestamp: packet.timestamp,
-        marker: packet.marker,
-        arrival: packet.arrival,
-        payload: &packet.payload,
-        keyframe_start,
-        clock_rate: packet.clock_rate,
-        sender_time: packet.sender_time,
-        vp8,
-    }
+fn next_timeout(speakers: &ActiveSpeaker<ParticipantId>, floor: &DominantSpeaker<ParticipantId>) -> Option<Instant> {
+    [speakers.next_timeout(), floor.next_timeout()].into_iter().flatten().min()
 }

@@ -61,34 +61,56 @@ pub enum Encryption {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Codec {
     Opus,
+    /// Redundant Opus (RFC 2198).
+    Red,
+    Pcmu,
+    Pcma,
     Vp8,
     H264,
+    Vp9,
+    Av1,
 }
 
 impl Codec {
+    const ALL: [Codec; 8] =
+        [Codec::Opus, Codec::Red, Codec::Pcmu, Codec::Pcma, Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1];
+
     /// The MIME type as peers write it, e.g. `video/VP8`.
     pub fn mime(self) -> &'static str {
         match self {
             Codec::Opus => "audio/opus",
+            Codec::Red => "audio/red",
+            Codec::Pcmu => "audio/PCMU",
+            Codec::Pcma => "audio/PCMA",
             Codec::Vp8 => "video/VP8",
             Codec::H264 => "video/H264",
+            Codec::Vp9 => "video/VP9",
+            Codec::Av1 => "video/AV1",
         }
+    }
+
+    /// The name in an SDP: the MIME type without its kind.
+    pub fn name(self) -> &'static str {
+        let mime = self.mime();
+        mime.split_once('/').map_or(mime, |(_, name)| name)
     }
 
     pub fn kind(self) -> MediaKind {
         match self {
-            Codec::Opus => MediaKind::Audio,
-            Codec::Vp8 | Codec::H264 => MediaKind::Video,
+            Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma => MediaKind::Audio,
+            Codec::Vp8 | Codec::H264 | Codec::Vp9 | Codec::Av1 => MediaKind::Video,
         }
+    }
+
+    /// Whether one stream can carry several spatial layers.
+    pub fn is_scalable(self) -> bool {
+        matches!(self, Codec::Vp9 | Codec::Av1)
     }
 
     /// Accepts `video/VP8`, `VP8`, in any case.
     pub fn from_mime(mime: &str) -> Option<Codec> {
         let name = mime.rsplit('/').next().unwrap_or(mime);
-        [Codec::Opus, Codec::Vp8, Codec::H264].into_iter().find(|c| {
-            let own = c.mime();
-            own[own.find('/').map_or(0, |i| i + 1)..].eq_ignore_ascii_case(name)
-        })
+        Codec::ALL.into_iter().find(|codec| codec.name().eq_ignore_ascii_case(name))
     }
 }
 
@@ -152,7 +174,10 @@ pub struct TrackInfo {
     /// The publisher's section, once negotiated.
     pub mid: Option<String>,
     pub muted: bool,
+    /// Several streams, one for each layer.
     pub simulcast: bool,
+    /// One stream that carries every spatial layer.
+    pub scalable: bool,
     pub layers: Vec<LayerInfo>,
 }
 

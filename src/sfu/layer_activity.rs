@@ -13,7 +13,7 @@ const LAYER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Frames are counted for this long: enough of the slowest temporal layers (2 frames a second) to tell them apart.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
 /// A rate that falls short by this much still does: cameras slow down in the dark. In percent of the request.
-const RATE_TOLERANCE_PERCENT: u32 = 90;
+const RATE_TOLERANCE_PERCENT: f32 = 90.0;
 
 /// The layers that a publisher is sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,6 +27,11 @@ impl AliveLayers {
 
     pub fn contains(self, layer: u8) -> bool {
         (layer as usize) < MAX_LAYERS && self.0 & (1 << layer) != 0
+    }
+
+    /// The highest layer; 0 while none is known.
+    pub fn highest(self) -> u8 {
+        self.count().saturating_sub(1) as u8
     }
 
     /// How many layers there are at least.
@@ -79,8 +84,8 @@ impl LayerActivity {
 #[derive(Debug, Clone, Default)]
 pub struct FrameRates {
     since: Option<Instant>,
-    counts: [[u32; MAX_TEMPORAL_LAYERS]; MAX_LAYERS],
-    rates: [[u32; MAX_TEMPORAL_LAYERS]; MAX_LAYERS],
+    counts: [[u16; MAX_TEMPORAL_LAYERS]; MAX_LAYERS],
+    rates: [[f32; MAX_TEMPORAL_LAYERS]; MAX_LAYERS],
 }
 
 impl FrameRates {
@@ -91,12 +96,12 @@ impl FrameRates {
         let due = elapsed >= RATE_WINDOW;
         if due {
             for (rates, counts) in self.rates.iter_mut().flatten().zip(self.counts.iter_mut().flatten()) {
-                *rates = (f64::from(std::mem::take(counts)) / elapsed.as_secs_f64()).round() as u32;
+                *rates = f32::from(std::mem::take(counts)) / elapsed.as_secs_f32();
             }
             self.since = Some(now);
         }
         if let Some(count) = self.counts.get_mut(usize::from(layer)).and_then(|c| c.get_mut(usize::from(temporal))) {
-            *count += 1;
+            *count = count.saturating_add(1);
         }
         due
     }
@@ -105,10 +110,10 @@ impl FrameRates {
     pub fn temporal_for(&self, layer: u8, fps: u32) -> u8 {
         const TOP: u8 = MAX_TEMPORAL_LAYERS as u8 - 1;
         let Some(rates) = self.rates.get(usize::from(layer)) else { return TOP };
-        let mut sum = 0;
-        let enough = |rate: &u32| {
+        let mut sum = 0.0;
+        let enough = |rate: &f32| {
             sum += rate;
-            sum > 0 && sum * 100 >= fps.saturating_mul(RATE_TOLERANCE_PERCENT)
+            sum > 0.0 && sum * 100.0 >= fps as f32 * RATE_TOLERANCE_PERCENT
         };
         rates.iter().position(enough).map_or(TOP, |layer| layer as u8)
     }
@@ -133,7 +138,7 @@ mod tests {
             assert_eq!(rates.observe(0, [0, 2, 1, 2][n as usize % 4], now), n == 60);
             rates.observe(1, 0, now);
         }
-        for (fps, expected) in [(1, 0), (7, 0), (10, 1), (15, 1), (16, 1), (18, 2), (30, 2), (33, 2), (60, 3)] {
+        for (fps, expected) in [(1, 0), (7, 0), (8, 0), (10, 1), (15, 1), (16, 1), (18, 2), (30, 2), (33, 2), (60, 3)] {
             assert_eq!(rates.temporal_for(0, fps), expected, "{fps}");
         }
         assert_eq!((rates.temporal_for(1, 10), rates.temporal_for(1, 30), rates.temporal_for(2, 10)), (0, 0, 3));

@@ -46,6 +46,8 @@ pub struct TrackSettings {
     pub height: u32,
     /// Frames a second that are enough; 0 = not given.
     pub fps: u32,
+    /// 1 = the highest; 0 = not given.
+    pub priority: u32,
 }
 
 /// What the publisher announced about a video.
@@ -56,6 +58,8 @@ pub struct Published<'a> {
     /// Size of the highest layer in pixels; 0 = not known.
     pub width: u32,
     pub height: u32,
+    /// One stream carries all layers: of a layer that is not sent, those below come anyway.
+    pub scalable: bool,
     pub frame_rates: &'a FrameRates,
 }
 
@@ -96,21 +100,51 @@ impl LayerSelector {
     pub fn target(&self, published: &Published, alive: AliveLayers) -> Option<Target> {
         let wanted = self.wanted(published, alive)?;
         let cap = self.cap?;
-        let spatial =
-            if wanted.spatial > cap.spatial { nearest(cap.spatial, cap.spatial, alive) } else { wanted.spatial };
+        let spatial = match wanted.spatial > cap.spatial {
+            true if published.scalable => cap.spatial,
+            true => nearest(cap.spatial, cap.spatial, alive),
+            false => wanted.spatial,
+        };
         Some(Target { spatial, temporal: wanted.temporal.min(cap.temporal) })
     }
 
     /// What the subscriber asks for, were bandwidth no matter; `None` when it turned the track off. A layer that is not
     /// alive is replaced by the next lower one that is, else the next higher: a wrong size is better than no picture.
     pub fn wanted(&self, published: &Published, alive: AliveLayers) -> Option<Target> {
+        let asked = self.asked(published, alive)?;
+        // All spatial layers of a scalable stream come in one, and are not told apart by who is silent.
+        let spatial = match published.scalable {
+            true => asked.spatial,
+            false => nearest(asked.spatial, Target::MAX.spatial, alive),
+        };
+        Some(self.in_time(spatial, published))
+    }
+
+    /// The same, were all layers alive, too: what the publisher should send.
+    pub fn asked(&self, published: &Published, alive: AliveLayers) -> Option<Target> {
         if self.is_disabled() {
             return None;
         }
-        let spatial = nearest(self.wanted_layer(published, alive), Target::MAX.spatial, alive);
+        Some(self.in_time(self.wanted_layer(published, alive), published))
+    }
+
+    /// As the client set it: 1 = the highest, 0 = not at all.
+    pub fn priority(&self) -> u32 {
+        self.settings.map_or(0, |s| s.priority)
+    }
+
+    /// How large the subscriber shows the video: as it said, else as the layer is that it asked for.
+    pub fn pixels(&self, published: &Published, asked: u8) -> u64 {
+        let said = self.settings.map(|s| u64::from(s.width) * u64::from(s.height)).filter(|pixels| *pixels > 0);
+        let (width, height) = layer_size(published, usize::from(asked), published.layers.len().max(1));
+        said.unwrap_or(u64::from(width) * u64::from(height))
+    }
+
+    /// A layer with as many of its temporal layers as the frame rate needs.
+    fn in_time(&self, spatial: u8, published: &Published) -> Target {
         let fps = self.settings.map_or(0, |s| s.fps);
         let temporal = if fps > 0 { published.frame_rates.temporal_for(spatial, fps) } else { Target::MAX.temporal };
-        Some(Target { spatial, temporal })
+        Target { spatial, temporal }
     }
 
     /// The best layer for the request, were all alive.
@@ -203,7 +237,7 @@ mod tests {
 
     fn published<'a>(layers: &'a [LayerInfo], width: u32, height: u32) -> Published<'a> {
         static UNKNOWN: LazyLock<FrameRates> = LazyLock::new(FrameRates::default);
-        Published { layers, width, height, frame_rates: &UNKNOWN }
+        Published { layers, width, height, scalable: false, frame_rates: &UNKNOWN }
     }
 
     fn spatial(target: Option<Target>) -> Option<u8> {
@@ -211,7 +245,7 @@ mod tests {
     }
 
     fn size(width: u32, height: u32) -> TrackSettings {
-        TrackSettings { disabled: false, quality: Low, width, height, fps: 0 }
+        TrackSettings { disabled: false, quality: Low, width, height, fps: 0, priority: 0 }
     }
 
     fn quality(quality: Quality) -> TrackSettings {
@@ -354,5 +388,15 @@ mod tests {
         assert_eq!(of(&selector, all), None);
         selector.set(TrackSettings { disabled: true, ..size(0, 0) });
         assert_eq!(selector.wanted(&published(&layers, 1280, 720), all), None);
+    }
+
+    #[test]
+    fn layers_of_a_scalable_stream_need_no_replacement() {
+        let layers = camera();
+        let published = Published { scalable: true, ..published(&layers, 1280, 720) };
+        let mut selector = LayerSelector::new(false);
+        assert_eq!(spatial(selector.target(&published, alive(&[0, 1]))), Some(2), "it may come at any picture");
+        selector.set_cap(Some(Target { spatial: 1, temporal: 3 }));
+        assert_eq!(spatial(selector.target(&published, alive(&[0, 2]))), Some(1));
     }
 }

@@ -10,17 +10,25 @@
 //! The way of a join: [`Sfu::join`] → [`Room`] → offer and answer in [`publication`] and [`subscription`].
 
 mod active_speaker;
+mod allocation;
+mod allocator;
+mod allowance;
+mod dominant_speaker;
 mod down_track;
 mod down_tracks;
+mod dynacast;
 mod event;
 mod fan_out;
 mod forwarder;
 mod forwarding;
+mod frame_reader;
 mod ids;
 mod info;
 mod keyframe;
 mod layer_activity;
+mod layer_rate;
 mod layer_selector;
+mod loudest;
 mod pacer;
 mod packet_cache;
 mod participant;
@@ -28,27 +36,31 @@ mod participants;
 mod pictures;
 mod publication;
 mod room;
+mod routes;
 mod subscription;
 mod timers;
 mod track;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 use crate::transport::classify::{self, Datagram as Classified};
-use crate::transport::{Datagram, Outbox, Protocol, Settings};
+use crate::transport::{Datagram, Outbox, Settings};
 use fan_out::FanOut;
 use ids::Ids;
+use participants::Slot;
 use room::Room;
+use routes::Routes;
 use timers::{Timer, Timers};
 
-pub use event::{DataChannel, Description, Event, EventKind, FailureReason, Verdict};
+pub use event::{DataChannel, Description, Event, EventKind, FailureReason, StreamState, Verdict};
+pub use ids::WorkerId;
 pub use info::*;
 pub use layer_selector::TrackSettings;
 pub use room::RoomOptions;
+pub use routes::AddressChange;
 
 /// A join that has no media after this long has failed; what LiveKit allows.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -169,6 +181,8 @@ enum Side {
 struct Link {
     room: RoomId,
     participant: ParticipantId,
+    /// Where the room keeps the participant.
+    slot: Slot,
     side: Side,
 }
 
@@ -193,13 +207,6 @@ impl Turn {
     fn emit(&mut self, to: ParticipantId, kind: EventKind) {
         self.events.push_back(Event { to, kind });
     }
-}
-
-/// From a datagram to its connection.
-#[derive(Default)]
-struct Routes {
-    ufrags: HashMap<String, Link>,
-    addresses: HashMap<(Protocol, SocketAddr), Link>,
 }
 
 pub struct Sfu {
@@ -236,6 +243,14 @@ impl Sfu {
         }
     }
 
+    /// Makes it one of several workers behind one port: its user fragments say whose they are, and
+    /// [`Self::poll_address_change`] tells what the others need to know.
+    pub fn among_others(mut self, worker: WorkerId) -> Self {
+        self.turn.ids.set_worker(worker);
+        self.turn.routes.tell_others();
+        self
+    }
+
     fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
@@ -264,6 +279,19 @@ impl Sfu {
         Some(self.rooms.get(self.names.get(name)?)?.info())
     }
 
+    pub fn has_room(&self, name: &str) -> bool {
+        self.names.contains_key(name)
+    }
+
+    pub fn room_count(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// In all rooms.
+    pub fn participant_count(&self) -> usize {
+        self.members.len()
+    }
+
     /// Ends a room: everybody in it leaves with [`LeaveReason::RoomDeleted`]. False when there is none.
     pub fn delete_room(&mut self, now: Now, name: &str) -> bool {
         let Some(id) = self.names.get(name).copied() else { return false };
@@ -273,7 +301,9 @@ impl Sfu {
 
     /// Everybody out, with a reason their clients understand as "come back".
     pub fn shut_down(&mut self, now: Now) {
-        let ids: Vec<RoomId> = self.rooms.keys().copied().collect();
+        let mut ids: Vec<RoomId> = self.rooms.keys().copied().collect();
+        // Not in the order of a hash, which differs from run to run.
+        ids.sort();
         for id in ids {
             self.end_room(now, id, LeaveReason::ServerShutdown);
         }
@@ -472,7 +502,8 @@ impl Sfu {
     fn handle_timer(&mut self, now: Now, at: Instant, timer: Timer) {
         let room_id = match timer {
             Timer::Connection(link) | Timer::Pacer(link) => link.room,
-            Timer::Participant(room, _) | Timer::Track(room, _) | Timer::Speakers(room) | Timer::Room(room) => room,
+            Timer::Participant(room, _) | Timer::Allocation(room, _) | Timer::Track(room, _) => room,
+            Timer::Speakers(room) | Timer::Room(room) => room,
         };
         let Some(room) = self.rooms.get_mut(&room_id) else { return };
         match timer {
@@ -480,6 +511,7 @@ impl Sfu {
             Timer::Pacer(link) => room.pacer_due(now, at, link, &mut self.turn),
             Timer::Track(_, track) => room.track_due(now, at, track, &mut self.turn),
             Timer::Speakers(_) => room.speakers_due(now, at, &mut self.turn),
+            Timer::Allocation(_, id) => room.allocation_due(now, at, id, &mut self.turn),
             Timer::Participant(_, id) => {
                 if let Some(reason) = room.participant_due(now, at, id, &mut self.turn) {
                     self.leave(now, id, reason);
@@ -505,6 +537,11 @@ impl Sfu {
 
     pub fn poll_event(&mut self) -> Option<Event> {
         self.turn.events.pop_front()
+    }
+
+    /// Only with [`Self::among_others`].
+    pub fn poll_address_change(&mut self) -> Option<AddressChange> {
+        self.turn.routes.poll_change()
     }
 
     pub fn counts(&self) -> Counts {

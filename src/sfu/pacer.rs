@@ -179,7 +179,7 @@ mod tests {
     fn the_queue_is_bounded() {
         let now = Instant::now();
         let mut pacer = Pacer::default();
-        (0..MAX_WAITING).for_each(|n| drop(pacer.push(now, n)));
+        (0..MAX_WAITING).for_each(|n| { pacer.push(now, n); });
         assert!(pacer.is_full());
         pacer.retain(|n| n % 2 == 0);
         assert!(!pacer.is_full());

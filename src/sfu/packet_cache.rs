@@ -7,6 +7,8 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::forwarder::Incoming;
+use super::frame_reader::Description;
 use crate::transport::MediaPacket;
 
 /// Packets kept at most: two seconds of a busy 1080p stream, and as far back as forwarders place late packets.
@@ -25,10 +27,24 @@ const MAX_PICTURE_AGE: Duration = Duration::from_secs(2);
 /// And when this many packets bring a receiver up to date: a tenth of a second on a line of 25 Mbit/s.
 const MAX_PICTURE_PACKETS: u64 = 256;
 
+/// A packet with what was read of it.
+#[derive(Debug)]
+pub(super) struct CachedPacket {
+    pub media: MediaPacket,
+    description: Description,
+}
+
+impl CachedPacket {
+    /// The packet for the forwarders.
+    pub fn incoming(&self) -> Incoming<'_> {
+        self.description.of(&self.media)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct PacketCache {
     /// The packet with number `n` is at `n % capacity`; the capacity is a power of two.
-    ring: Vec<Option<MediaPacket>>,
+    ring: Vec<Option<CachedPacket>>,
     /// Numbers kept: none below `first`, none from `next` on.
     first: u64,
     next: u64,
@@ -40,8 +56,8 @@ pub(super) struct PacketCache {
 }
 
 impl PacketCache {
-    /// Keeps a packet, and numbers it: its `sequence` is the cache's from now on. `None` when it came twice or too late.
-    pub fn insert(&mut self, mut packet: MediaPacket, keyframe_start: bool) -> Option<&MediaPacket> {
+    /// Keeps a packet and gives its number, by which the cache and the forwarders know it. `None` when it came twice or too late.
+    pub fn insert(&mut self, mut packet: MediaPacket, description: Description) -> Option<u64> {
         if packet.restarted && self.next > 0 {
             self.clear();
             self.offset = (self.next + STREAM_GAP).wrapping_sub(packet.sequence);
@@ -62,15 +78,15 @@ impl PacketCache {
         if self.ring[place].is_some() {
             return None;
         }
-        if keyframe_start {
+        if description.keyframe_start {
             self.begin_keyframe(sequence, packet.timestamp);
         }
         self.bytes += packet.payload.len();
         let arrival = packet.arrival;
-        self.ring[place] = Some(packet);
+        self.ring[place] = Some(CachedPacket { media: packet, description });
         self.next = self.next.max(sequence + 1);
         self.expire(arrival);
-        self.ring[place].as_ref()
+        Some(sequence)
     }
 
     /// Several packets of a keyframe may look like its first, of which the first is: an H.264 picture with its parameter
@@ -83,26 +99,26 @@ impl PacketCache {
         }
     }
 
-    pub fn get(&self, sequence: u64) -> Option<&MediaPacket> {
+    pub fn get(&self, sequence: u64) -> Option<&CachedPacket> {
         if self.ring.is_empty() {
             return None;
         }
-        self.ring[self.place(sequence)].as_ref().filter(|packet| packet.sequence == sequence)
+        self.ring[self.place(sequence)].as_ref().filter(|packet| packet.media.sequence == sequence)
     }
 
-    pub fn newest(&self) -> Option<&MediaPacket> {
+    pub fn newest(&self) -> Option<&CachedPacket> {
         self.get(self.next.checked_sub(1)?)
     }
 
     /// The first packet of the last keyframe.
-    pub fn keyframe(&self) -> Option<&MediaPacket> {
+    pub fn keyframe(&self) -> Option<&CachedPacket> {
         self.get(self.keyframe?.0)
     }
 
     /// The numbers of the last keyframe and all that followed, when nothing of it is missing and it is short and young enough
     /// to be handed to somebody who waits for one.
     pub fn picture(&self, now: Instant) -> Option<Range<u64>> {
-        let MediaPacket { sequence: first, arrival: started, .. } = *self.keyframe()?;
+        let MediaPacket { sequence: first, arrival: started, .. } = self.keyframe()?.media;
         let usable =
             self.next - first <= MAX_PICTURE_PACKETS && now.saturating_duration_since(started) <= MAX_PICTURE_AGE;
         (usable && (first..self.next).all(|sequence| self.get(sequence).is_some())).then_some(first..self.next)
@@ -133,7 +149,7 @@ impl PacketCache {
         let capacity = span.next_power_of_two().max(FIRST_CAPACITY);
         let former = std::mem::replace(&mut self.ring, (0..capacity).map(|_| None).collect());
         for packet in former.into_iter().flatten() {
-            let place = self.place(packet.sequence);
+            let place = self.place(packet.media.sequence);
             self.ring[place] = Some(packet);
         }
     }
@@ -141,7 +157,7 @@ impl PacketCache {
     fn expire(&mut self, now: Instant) {
         while self.first + 1 < self.next {
             let old = match self.get(self.first) {
-                Some(packet) => now.saturating_duration_since(packet.arrival) > MAX_AGE || self.bytes > MAX_BYTES,
+                Some(packet) => now.saturating_duration_since(packet.media.arrival) > MAX_AGE || self.bytes > MAX_BYTES,
                 None => true,
             };
             if !old {
@@ -155,7 +171,7 @@ impl PacketCache {
         while self.first < first.min(self.next) {
             let place = self.place(self.first);
             if let Some(packet) = self.ring[place].take() {
-                self.bytes -= packet.payload.len();
+                self.bytes -= packet.media.payload.len();
             }
             self.first += 1;
         }
@@ -205,12 +221,12 @@ mod tests {
         /// Gives the number it got.
         fn insert(&mut self, sequence: u64, ms: u64) -> Option<u64> {
             let packet = self.packet(sequence, ms);
-            self.cache.insert(packet, false).map(|p| p.sequence)
+            self.cache.insert(packet, Description::default())
         }
 
         fn insert_keyframe(&mut self, sequence: u64, ms: u64) {
             let packet = self.packet(sequence, ms);
-            self.cache.insert(packet, true).expect("new");
+            self.cache.insert(packet, Description::keyframe()).expect("new");
         }
 
         fn kept(&self) -> Vec<u64> {
@@ -230,25 +246,25 @@ mod tests {
         }
         assert_eq!(layer.insert(101, 1), None, "twice");
         assert_eq!(layer.kept(), [99, 100, 101, 103, 250, 260]);
-        assert_eq!(layer.cache.newest().map(|p| p.sequence), Some(260));
+        assert_eq!(layer.cache.newest().map(|p| p.media.sequence), Some(260));
         assert!(layer.cache.get(u64::MAX).is_none() && PacketCache::default().get(0).is_none());
     }
 
     #[test]
     fn it_is_bounded_in_packets_time_and_bytes() {
         let mut layer = Layer::new();
-        (0..3000).for_each(|n| drop(layer.insert(n, n / 10)));
+        (0..3000).for_each(|n| { layer.insert(n, n / 10); });
         assert_eq!(layer.kept(), (3000 - MAX_PACKETS..3000).collect::<Vec<_>>());
         assert_eq!(layer.insert(3000 - MAX_PACKETS - 1, 300), None, "too late");
         assert_eq!(layer.cache.ring.len() as u64, MAX_PACKETS);
 
         let mut layer = Layer::new();
-        (0..100).for_each(|n| drop(layer.insert(n, n * 100)));
+        (0..100).for_each(|n| { layer.insert(n, n * 100); });
         assert_eq!(layer.kept(), (79..100).collect::<Vec<_>>(), "two seconds");
 
         let mut layer = Layer::new();
         layer.payload = vec![0; 64 << 10].into();
-        (0..100).for_each(|n| drop(layer.insert(n, 0)));
+        (0..100).for_each(|n| { layer.insert(n, 0); });
         assert_eq!(layer.kept().len(), MAX_BYTES / (64 << 10));
         layer.cache.clear();
         assert_eq!((layer.kept().len(), layer.cache.bytes), (0, 0));
@@ -266,9 +282,9 @@ mod tests {
     #[test]
     fn a_stream_that_replaces_another_gets_numbers_of_its_own() {
         let mut layer = Layer::new();
-        (500..510).for_each(|n| drop(layer.insert(n, 0)));
+        (500..510).for_each(|n| { layer.insert(n, 0); });
         let first = MediaPacket { restarted: true, ..layer.packet(505, 10) };
-        let base = layer.cache.insert(first, true).expect("new").sequence;
+        let base = layer.cache.insert(first, Description::keyframe()).expect("new");
         assert_eq!(base, 510 + STREAM_GAP);
         assert_eq!(layer.insert(504, 11), Some(base - 1), "before it, but late");
         assert_eq!(layer.insert(506, 12), Some(base + 1));
@@ -280,7 +296,7 @@ mod tests {
     fn a_picture_is_whole_young_and_short() {
         let mut layer = Layer::new();
         assert_eq!(layer.picture(0), None);
-        (10..20).for_each(|n| drop(layer.insert(n, 0)));
+        (10..20).for_each(|n| { layer.insert(n, 0); });
         assert_eq!(layer.picture(0), None, "no keyframe");
         layer.insert_keyframe(20, 100);
         layer.insert(21, 101);
@@ -290,7 +306,7 @@ mod tests {
         assert_eq!(layer.picture(110), Some(20..24));
         assert_eq!(layer.picture(2100), Some(20..24));
         assert_eq!(layer.picture(2101), None, "too old");
-        (24..24 + MAX_PICTURE_PACKETS).for_each(|n| drop(layer.insert(n, 120)));
+        (24..24 + MAX_PICTURE_PACKETS).for_each(|n| { layer.insert(n, 120); });
         assert_eq!(layer.picture(120), None, "too long");
         layer.insert_keyframe(500, 130);
         assert_eq!(layer.picture(130), Some(500..501));
@@ -304,6 +320,6 @@ mod tests {
         assert_eq!(layer.picture(0), Some(10..12), "parameter sets, then the picture");
         layer.insert_keyframe(30, 100);
         layer.insert_keyframe(20, 101);
-        assert_eq!(layer.cache.keyframe().map(|p| p.sequence), Some(30), "one that is late is not the last");
+        assert_eq!(layer.cache.keyframe().map(|p| p.media.sequence), Some(30), "one that is late is not the last");
     }
 }

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::allowance::Allowance;
+use super::allocator::Allocator;
 use super::event::FailureReason;
-use super::forwarder::{Outgoing, Vp8Rewrite};
-use super::info::{LeaveReason, MediaKind, ParticipantId, ParticipantInfo, ParticipantState, Permissions, Sid};
+use super::forwarder::Outgoing;
+use super::info::{Codec, LeaveReason, MediaKind, ParticipantId, ParticipantInfo, ParticipantState, Permissions, Sid};
 use super::pacer::{Paced, Pacer};
 use super::participants::Slot;
 use super::timers::{Alarm, Timer};
-use super::{JoinOptions, Link, Negotiation, Now, Side, TrackKey, Turn};
-use crate::rtp::{Rewrite, vp8};
+use super::{JoinOptions, Link, Negotiation, Now, RoomId, Side, TrackKey, Turn};
+use crate::rtp::Rewrite;
 use crate::transport::{MediaPacket, Origin, OutgoingPacket, Progress, Protocol, SenderId, Transport};
 
 /// Addresses one connection may be reached at; a client that moves between networks needs a few, a flood gets no more.
@@ -43,6 +45,9 @@ pub(super) struct Participant {
     pub sections: BTreeMap<usize, TrackKey>,
     /// What it hears and sees.
     pub subscribed: BTreeMap<TrackKey, Option<SenderId>>,
+    /// What of it the network carries.
+    pub allocator: Allocator<TrackKey>,
+    pub allocation_alarm: Alarm,
     /// Which track a stream on the connection carries: for what its receiver asks.
     pub senders: HashMap<SenderId, TrackKey>,
     pub downstream: Downstream,
@@ -70,10 +75,12 @@ pub(super) struct Downstream {
 }
 
 pub(super) struct Connection {
+    link: Link,
     pub transport: Transport,
     ufrag: String,
     addresses: Vec<(Protocol, SocketAddr)>,
     pub pacer: Pacer<Paced>,
+    allowance: Allowance,
     pub alarm: Alarm,
     pub dirty: bool,
 }
@@ -83,20 +90,31 @@ impl Connection {
         let ufrag = transport.ufrag();
         turn.routes.ufrags.insert(ufrag.clone(), link);
         Connection {
+            link,
             transport,
             ufrag,
             addresses: Vec::new(),
             pacer: Pacer::default(),
+            allowance: Allowance::default(),
             alarm: Alarm::default(),
             dirty: false,
         }
     }
 
     /// Something was written or changed: it wants to be drained.
-    pub fn touch(&mut self, link: Link, turn: &mut Turn) {
+    pub fn touch(&mut self, turn: &mut Turn) {
         if !self.dirty {
             self.dirty = true;
-            turn.dirty.push(link);
+            turn.dirty.push(self.link);
+        }
+    }
+
+    /// The transport has something to do then.
+    fn wake_at(&mut self, now: Now, at: Instant, turn: &mut Turn) {
+        if at <= now.instant {
+            self.touch(turn);
+        } else {
+            self.alarm.set(at, Timer::Connection(self.link), &mut turn.timers);
         }
     }
 
@@ -104,7 +122,6 @@ impl Connection {
     pub fn forward(
         &mut self,
         now: Now,
-        link: Link,
         (track, sender): (TrackKey, SenderId),
         out: &Outgoing,
         packet: &MediaPacket,
@@ -112,77 +129,76 @@ impl Connection {
     ) {
         // Speech waits for nothing: it is small, and late it is useless.
         if packet.codec.kind() == MediaKind::Audio || self.pacer.admit(now.instant) {
-            self.send(now, link, sender, out, packet, turn);
+            self.send(now, sender, out, packet, turn);
             return;
         }
         let origin = Origin { layer: packet.layer, sequence: packet.sequence };
         let due = self.pacer.push(now.instant, Paced { track, sender, origin, out: *out });
-        self.pacer.alarm.set(due, Timer::Pacer(link), &mut turn.timers);
+        self.pacer.alarm.set(due, Timer::Pacer(self.link), &mut turn.timers);
         turn.counts.packets_paced += 1;
     }
 
-    pub fn send(
-        &mut self,
-        now: Now,
-        link: Link,
-        sender: SenderId,
-        out: &Outgoing,
-        packet: &MediaPacket,
-        turn: &mut Turn,
-    ) {
-        let vp8 = |fields: Vp8Rewrite| vp8::Numbers {
-            picture_id: fields.picture_id.unwrap_or_default(),
-            tl0_picture_index: fields.tl0picidx.unwrap_or_default(),
-            key_index: fields.keyidx.unwrap_or_default(),
-        };
+    pub fn send(&mut self, now: Now, sender: SenderId, out: &Outgoing, packet: &MediaPacket, turn: &mut Turn) {
+        let unwrapped = matches!(out.rewrite, Rewrite::Primary { .. });
         let packet = OutgoingPacket {
             sequence: out.sequence,
             timestamp: out.timestamp,
             marker: out.marker,
+            codec: if unwrapped { Codec::Opus } else { packet.codec },
             payload: &packet.payload,
-            rewrite: out.vp8.map_or(Rewrite::None, |fields| Rewrite::Vp8(vp8(fields))),
-            dependency: None,
+            rewrite: out.rewrite,
+            dependency: out.dependency,
             extensions: &packet.extensions,
             arrival: packet.arrival,
             sender_time: packet.sender_time,
             origin: Origin { layer: packet.layer, sequence: packet.sequence },
         };
-        match self.transport.send(now.instant, sender, &packet, &mut turn.outbox) {
-            Some(at) if at <= now.instant => self.touch(link, turn),
-            Some(at) => self.alarm.set(at, Timer::Connection(link), &mut turn.timers),
-            None => {}
+        if let Some(at) = self.transport.send(now.instant, sender, &packet, &mut turn.outbox) {
+            self.wake_at(now, at, turn);
         }
         turn.counts.packets_forwarded += 1;
     }
 
     /// After an ICE restart datagrams carry the new user fragment; the old one stays valid until the new pair is up.
-    pub fn refresh_ufrag(&mut self, link: Link, turn: &mut Turn) {
+    pub fn refresh_ufrag(&mut self, turn: &mut Turn) {
         let ufrag = self.transport.ufrag();
         if ufrag != self.ufrag {
             turn.routes.ufrags.remove(&self.ufrag);
-            turn.routes.ufrags.insert(ufrag.clone(), link);
+            turn.routes.ufrags.insert(ufrag.clone(), self.link);
             self.ufrag = ufrag;
         }
     }
 
+    /// Something came for this connection, from whomever.
+    pub fn heard(&mut self, from: (Protocol, SocketAddr), bytes: usize) {
+        if self.transport.progress() < Progress::Connected {
+            self.allowance.received(from, bytes);
+        }
+    }
+
+    /// Whether so much may be sent to an address that may not be the client's.
+    pub fn may_send(&mut self, to: (Protocol, SocketAddr), bytes: usize) -> bool {
+        self.transport.progress() >= Progress::Connected || self.allowance.take(to, bytes)
+    }
+
     /// We answered something from this address, so it proved to know the connection's password: what comes from there
     /// without a name is this connection's. An address in use by another connection is not taken over.
-    pub fn learn_address(&mut self, key: (Protocol, SocketAddr), link: Link, turn: &mut Turn) {
+    pub fn learn_address(&mut self, key: (Protocol, SocketAddr), turn: &mut Turn) {
         if self.addresses.contains(&key) || turn.routes.addresses.contains_key(&key) {
             return;
         }
         if self.addresses.len() == MAX_ADDRESSES {
             let oldest = self.addresses.remove(0);
-            turn.routes.addresses.remove(&oldest);
+            turn.routes.forget(oldest);
         }
         self.addresses.push(key);
-        turn.routes.addresses.insert(key, link);
+        turn.routes.learn(key, self.link);
     }
 
     pub fn forget(&self, turn: &mut Turn) {
         turn.routes.ufrags.remove(&self.ufrag);
         for key in &self.addresses {
-            turn.routes.addresses.remove(key);
+            turn.routes.forget(*key);
         }
     }
 }
@@ -212,6 +228,8 @@ impl Participant {
             published: Vec::new(),
             sections: BTreeMap::new(),
             subscribed: BTreeMap::new(),
+            allocator: Allocator::new(),
+            allocation_alarm: Alarm::default(),
             senders: HashMap::new(),
             downstream: Downstream { offer_id, ..Downstream::default() },
             signal_lost_at: None,
@@ -224,6 +242,10 @@ impl Participant {
             Side::Publisher => self.publisher.as_mut(),
             Side::Subscriber => self.subscriber.as_mut(),
         }
+    }
+
+    pub fn link(&self, room: RoomId, side: Side) -> Link {
+        Link { room, participant: self.id, slot: self.slot, side }
     }
 
     /// The side we send on.
@@ -281,7 +303,7 @@ impl Participant {
         }
     }
 
-    pub fn wake_at(&mut self, at: Instant, room: super::RoomId, turn: &mut Turn) {
+    pub fn wake_at(&mut self, at: Instant, room: RoomId, turn: &mut Turn) {
         self.alarm.set(at, Timer::Participant(room, self.id), &mut turn.timers);
     }
 

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use super::Link;
 use super::info::ParticipantId;
-use super::participant::Participant;
+use super::participant::{Connection, Participant};
 
 /// Where a participant is kept. Whoever remembers one forgets it before the participant leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub(super) struct Slot(u32);
 
 impl Slot {
@@ -58,6 +59,11 @@ impl Participants {
 
     pub fn at(&mut self, slot: Slot) -> Option<&mut Participant> {
         self.slots.get_mut(slot.index())?.as_deref_mut()
+    }
+
+    /// The connection a link leads to, if its participant is still here.
+    pub fn connection(&mut self, link: Link) -> Option<&mut Connection> {
+        self.at(link.slot).filter(|p| p.id == link.participant)?.connection(link.side)
     }
 
     /// In the order of joining.

@@ -5,7 +5,7 @@ use super::info::{MediaKind, NewTrack, ParticipantId, Sid, TrackInfo};
 use super::participant::Connection;
 use super::room::Room;
 use super::track::{MatchStrength, Track};
-use super::{AddTrackError, Link, Negotiation, Now, Side, TrackKey, Turn};
+use super::{AddTrackError, Negotiation, Now, Side, TrackKey, Turn};
 use crate::transport::{OpusOptions, ReceivePreference, RemoteTrack, SenderId, Transport};
 
 /// Announced and published tracks of one participant; LiveKit's cap on pending ones.
@@ -45,7 +45,7 @@ impl Room {
     /// False when the offer cannot be used.
     pub fn accept_offer(&mut self, now: Now, id: ParticipantId, offer_id: u32, sdp: &str, turn: &mut Turn) -> bool {
         let Some(participant) = self.participants.get_mut(&id) else { return true };
-        let link = Link { room: self.id, participant: id, side: Side::Publisher };
+        let link = participant.link(self.id, Side::Publisher);
         if participant.publisher.is_none() {
             let new = turn.ids.connection(now);
             let transport = match participant.negotiation {
@@ -60,14 +60,14 @@ impl Room {
         if connection.transport.accept_offer(sdp, fresh).is_err() {
             return false;
         }
-        connection.refresh_ufrag(link, turn);
+        connection.refresh_ufrag(turn);
         self.drop_unsent_tracks(now, id, turn);
         self.match_tracks(now, id, turn);
-        self.send_answer(now, id, offer_id, link, turn);
+        self.send_answer(now, id, offer_id, turn);
         true
     }
 
-    fn send_answer(&mut self, now: Now, id: ParticipantId, offer_id: u32, link: Link, turn: &mut Turn) {
+    fn send_answer(&mut self, now: Now, id: ParticipantId, offer_id: u32, turn: &mut Turn) {
         let Some(participant) = self.participants.get_mut(&id) else { return };
         let single = participant.negotiation == Negotiation::Single;
         if single {
@@ -75,7 +75,7 @@ impl Room {
         }
         let Some(connection) = self.participants.get_mut(&id).and_then(|p| p.publisher.as_mut()) else { return };
         let (sdp, sending) = connection.transport.answer();
-        connection.touch(link, turn);
+        connection.touch(turn);
         let mid_to_track = self.mids_of(id, sending);
         turn.emit(id, EventKind::Answer(Description { id: offer_id, sdp, mid_to_track }));
         if single {
@@ -141,6 +141,7 @@ impl Room {
         self.changed(id, turn);
         for (_, key) in bound {
             self.subscribe_everyone(now, key, turn);
+            self.update_dynacast(now, key, turn);
         }
     }
 
@@ -157,6 +158,10 @@ impl Room {
                 self.changed(id, turn);
             }
             self.retarget(now, key, turn);
+            self.schedule_allocations(now, key, turn);
+            if muted {
+                self.loudest.remove(key);
+            }
             if muted && kind == MediaKind::Audio {
                 self.silence(id, turn);
             }
@@ -167,6 +172,7 @@ impl Room {
     /// Takes a track away from everybody. The publisher's own lists are the caller's.
     pub fn remove_track(&mut self, now: Now, key: TrackKey, turn: &mut Turn) {
         let Some(track) = self.tracks.remove(&key) else { return };
+        self.loudest.remove(key);
         let subscribers: Vec<ParticipantId> = track.down_tracks.iter().map(|d| d.subscriber).collect();
         for subscriber in subscribers {
             self.stop_sending(now, key, subscriber, turn);

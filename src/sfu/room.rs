@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::active_speaker::ActiveSpeaker;
+use super::dominant_speaker::DominantSpeaker;
 use super::event::{EventKind, Verdict};
 use super::info::{LeaveReason, ParticipantId, ParticipantInfo, ParticipantState, RoomInfo, Sid};
+use super::loudest::Loudest;
 use super::participant::Participant;
 use super::participants::Participants;
 use super::timers::{Alarm, Timer};
@@ -30,6 +32,8 @@ pub struct RoomOptions {
     /// 0 = no limit.
     pub max_participants: u32,
     pub metadata: String,
+    /// So many microphones are forwarded at once, those of who spoke last; 0 = all.
+    pub forward_loudest: u32,
 }
 
 impl Default for RoomOptions {
@@ -40,6 +44,7 @@ impl Default for RoomOptions {
             departure_timeout: Duration::from_secs(20),
             max_participants: 0,
             metadata: String::new(),
+            forward_loudest: 0,
         }
     }
 }
@@ -54,6 +59,8 @@ pub(super) struct Room {
     pub tracks: BTreeMap<TrackKey, Track>,
     pub last_track: u64,
     pub speakers: ActiveSpeaker<ParticipantId>,
+    pub floor: DominantSpeaker<ParticipantId>,
+    pub loudest: Loudest<TrackKey>,
     pub speakers_alarm: Alarm,
     ever_joined: bool,
     /// When the room ends unless somebody comes.
@@ -67,12 +74,14 @@ impl Room {
             id,
             sid: turn.ids.room(),
             name: name.to_owned(),
+            loudest: Loudest::new(options.forward_loudest as usize),
             options,
             created_at_ms: now.unix_ms,
             participants: Participants::default(),
             tracks: BTreeMap::new(),
             last_track: 0,
             speakers: ActiveSpeaker::new(),
+            floor: DominantSpeaker::new(),
             speakers_alarm: Alarm::default(),
             ever_joined: false,
             ends_at: None,
@@ -189,11 +198,13 @@ impl Room {
         let subscribed: Vec<TrackKey> = participant.subscribed.keys().copied().collect();
         for key in subscribed {
             self.drop_down_track(key, id);
+            self.update_dynacast(now, key, turn);
         }
         for key in published {
             self.remove_track(now, key, turn);
         }
         self.speakers.remove(id);
+        self.floor.remove(id);
         self.tell_others(id, turn);
         let Some(participant) = self.participants.remove(&id) else { return };
         for connection in participant.publisher.iter().chain(&participant.subscriber) {
@@ -214,6 +225,7 @@ impl Room {
         if let Some(participant) = self.participants.get_mut(&id) {
             participant.signal_lost_at = None;
         }
+        self.repeat_allocation(id, turn);
         self.restart_subscriber(now, id, turn);
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::down_track::DownTrack;
 use super::event::{Description, EventKind};
-use super::info::{ParticipantId, Sid};
+use super::info::{Codec, Encryption, MediaKind, ParticipantId, Sid};
 use super::layer_selector::TrackSettings;
 use super::participant::Connection;
 use super::room::Room;
@@ -45,6 +45,8 @@ impl Room {
             } else {
                 self.drop_down_track(key, id);
                 self.stop_sending(now, key, id, turn);
+                self.update_dynacast(now, key, turn);
+                self.schedule_allocation(now, id, turn);
             }
         }
     }
@@ -62,9 +64,15 @@ impl Room {
             return;
         }
         let side = participant.downstream_side();
-        track.down_tracks.push(DownTrack::new(id, participant.slot, side, participant.adaptive_stream));
+        let mut down_track = DownTrack::new(id, participant.slot, side, participant.adaptive_stream);
+        if track.info.announced.kind == MediaKind::Video {
+            // Until it has been allocated, which it is as soon as it could flow.
+            down_track.selector.set_cap(None);
+        }
+        track.down_tracks.push(down_track);
         participant.subscribed.insert(key, None);
         self.schedule_negotiation(now, id, turn);
+        self.update_dynacast(now, key, turn);
     }
 
     /// Takes the subscription off the track. The stream on the subscriber's side is [`Self::stop_sending`]'s.
@@ -100,6 +108,8 @@ impl Room {
             let Some(track) = self.tracks.get_mut(&key) else { continue };
             if track.change_down_track(slot, |d| d.selector.set(settings)).is_some() {
                 self.refresh_pictures(now, key, turn);
+                self.update_dynacast(now, key, turn);
+                self.schedule_allocation(now, id, turn);
             }
         }
     }
@@ -115,8 +125,11 @@ impl Room {
             let Some(track) = self.tracks.get_mut(&key) else { continue };
             let Some(codec) = track.info.codec else { continue };
             let Some(connection) = participant.downstream_connection() else { return };
+            let readable = track.info.announced.encryption == Encryption::None;
             let sender = connection.transport.add_sender(SenderSpec {
                 codec,
+                // Cutting redundancy off would cut through an encrypted frame.
+                fallback: (codec == Codec::Red && readable).then_some(Codec::Opus),
                 // The packed form by which LiveKit clients find the participant and the track.
                 stream_id: format!("{}|{}", track.publisher_sid, track.info.sid),
                 track_id: track.info.sid.to_string(),
@@ -177,23 +190,20 @@ impl Room {
     /// Opens the connection we send on, with the data channels, and describes it even when there is no track yet: the
     /// client is connected only when it is.
     pub fn open_subscriber(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
-        let link = Link { room: self.id, participant: id, side: Side::Subscriber };
+        let Some(participant) = self.participants.get_mut(&id) else { return };
+        let link = participant.link(self.id, Side::Subscriber);
         let transport = Transport::offerer(&turn.settings, turn.ids.connection(now));
-        let connection = Connection::new(transport, link, turn);
-        if let Some(participant) = self.participants.get_mut(&id) {
-            participant.subscriber = Some(connection);
-            participant.downstream.forced = true;
-            self.schedule_negotiation(now, id, turn);
-        }
+        participant.subscriber = Some(Connection::new(transport, link, turn));
+        participant.downstream.forced = true;
+        self.schedule_negotiation(now, id, turn);
     }
 
     /// Offers the connection we send on with new ICE credentials: the client may have changed its network.
     pub fn restart_subscriber(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
-        let link = Link { room: self.id, participant: id, side: Side::Subscriber };
         let Some(participant) = self.participants.get_mut(&id) else { return };
         let Some(connection) = &mut participant.subscriber else { return };
         connection.transport.restart_ice(turn.ids.ice());
-        connection.refresh_ufrag(link, turn);
+        connection.refresh_ufrag(turn);
         // Whatever offer was out was lost with the old socket.
         participant.downstream.offered_at = None;
         participant.downstream.forced = true;
@@ -213,7 +223,7 @@ impl Room {
             return;
         }
         let (sdp, sending) = connection.transport.create_offer();
-        connection.touch(Link { room, participant: id, side: Side::Subscriber }, turn);
+        connection.touch(turn);
         participant.downstream.offer_id += 1;
         participant.downstream.offered_at = Some(now.instant);
         participant.downstream.described_at = Some(now.instant);
@@ -247,7 +257,6 @@ impl Room {
 
     /// Both sides agree on a description: what it bound can flow, what it refused is given up.
     pub fn described(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) {
-        let room = self.id;
         let Some(participant) = self.participants.get_mut(&id) else { return };
         participant.downstream.requested = None;
         participant.downstream.described_at = Some(now.instant);
@@ -257,33 +266,48 @@ impl Room {
         let Some(connection) = participant.connection(side) else { return };
         let refused: Vec<TrackKey> =
             senders.iter().filter(|(_, s)| connection.transport.is_refused(*s)).map(|(key, _)| *key).collect();
-        let streams: Vec<(TrackKey, Option<u32>)> =
-            senders.iter().map(|(key, sender)| (*key, connection.transport.stream_of(*sender))).collect();
+        let streams: Vec<(TrackKey, Option<u32>, Option<Codec>)> = senders
+            .iter()
+            .map(|(key, sender)| {
+                (*key, connection.transport.stream_of(*sender), connection.transport.codec_of(*sender))
+            })
+            .collect();
         let more_to_say = connection.transport.needs_description();
-        connection.touch(Link { room, participant: id, side }, turn);
+        connection.touch(turn);
         for key in refused {
             self.drop_down_track(key, id);
             self.stop_sending(now, key, id, turn);
+            self.update_dynacast(now, key, turn);
             if let Some(track) = self.tracks.get(&key) {
                 turn.emit(id, EventKind::SubscriptionFailed(track.info.sid.clone()));
             }
         }
-        for (key, stream) in streams {
-            self.start_forwarding(now, key, id, stream, turn);
+        for (key, stream, codec) in streams {
+            self.start_forwarding(now, key, id, (stream, codec), turn);
         }
+        self.schedule_allocation(now, id, turn);
         if more_to_say {
             self.schedule_negotiation(now, id, turn);
         }
     }
 
-    fn start_forwarding(&mut self, now: Now, key: TrackKey, id: ParticipantId, stream: Option<u32>, turn: &mut Turn) {
+    fn start_forwarding(
+        &mut self,
+        now: Now,
+        key: TrackKey,
+        id: ParticipantId,
+        (stream, codec): (Option<u32>, Option<Codec>),
+        turn: &mut Turn,
+    ) {
         let (Some(track), Some(participant)) = (self.tracks.get_mut(&key), self.participants.get_mut(&id)) else {
             return;
         };
         let (slot, numbers) = (participant.slot, (turn.ids.first_sequence(), turn.ids.first_timestamp()));
         let Some(connection) = participant.downstream_connection() else { return };
         let up = connection.transport.progress() == Progress::Connected;
+        let unwraps = track.info.codec == Some(Codec::Red) && codec != Some(Codec::Red);
         let bound = track.change_down_track(slot, |down_track| {
+            down_track.unwraps = unwraps;
             let bound = down_track.bind(stream, numbers.0, numbers.1);
             if up {
                 down_track.open(now.instant);
@@ -313,14 +337,13 @@ impl Room {
             track.change_down_track(slot, |down_track| down_track.open(now.instant));
             self.refresh_pictures(now, key, turn);
         }
+        self.schedule_allocation(now, id, turn);
     }
 
     pub fn send_data(&mut self, to: ParticipantId, channel: DataChannel, message: &[u8], turn: &mut Turn) {
-        let room = self.id;
         let Some(participant) = self.participants.get_mut(&to) else { return };
-        let link = Link { room, participant: to, side: participant.downstream_side() };
         let Some(connection) = participant.downstream_connection() else { return };
         connection.transport.send_data(channel, message);
-        connection.touch(link, turn);
+        connection.touch(turn);
     }
 }

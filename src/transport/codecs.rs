@@ -3,21 +3,19 @@
 //! str0m fixes both when the connection is built, so they are read from the first offer, and completed by what
 //! libwebrtc and Firefox are known to number for what that offer does not mention yet.
 
+mod header_extension;
+mod payload;
+
 use str0m::RtcConfig;
 use str0m::format::{Codec as RtcCodec, FormatParams};
 use str0m::media::Frequency;
-use str0m::rtp::Extension;
 
-use super::sdp::{CodecLine, ExtMap, MediaSection, SectionKind, SessionDescription};
+use super::sdp::{CodecLine, ExtMap, MediaSection, SessionDescription};
+use super::sections::SenderSpec;
 use crate::sfu::{Codec, MediaKind};
+pub(super) use header_extension::HeaderExtension;
 
-/// One codec as numbered on this connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Payload {
-    pub codec: Codec,
-    pub pt: u8,
-    pub rtx: Option<u8>,
-}
+pub(super) use payload::{Payload, clock_rate, prefer};
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct CodecTable {
@@ -26,101 +24,32 @@ pub(super) struct CodecTable {
 }
 
 /// Numbers of libwebrtc (Chromium, every native LiveKit SDK) and of Firefox.
-const USUAL_PAYLOADS: [Payload; 4] = [
-    Payload { codec: Codec::Opus, pt: 111, rtx: None },
-    Payload { codec: Codec::Opus, pt: 109, rtx: None },
-    Payload { codec: Codec::Vp8, pt: 96, rtx: Some(97) },
-    Payload { codec: Codec::Vp8, pt: 120, rtx: Some(124) },
+const USUAL_PAYLOADS: [Payload; 12] = [
+    Payload::new(Codec::Opus, 111, None),
+    Payload::new(Codec::Opus, 109, None),
+    Payload::new(Codec::Red, 63, None),
+    Payload::new(Codec::Pcmu, 0, None),
+    Payload::new(Codec::Pcma, 8, None),
+    Payload::new(Codec::Vp8, 96, Some(97)),
+    Payload::new(Codec::Vp8, 120, Some(124)),
+    Payload::new(Codec::Vp9, 98, Some(99)),
+    Payload::new(Codec::Vp9, 121, Some(125)),
+    Payload::new(Codec::H264, 109, Some(114)),
+    Payload::new(Codec::Av1, 45, Some(46)),
+    Payload::new(Codec::Av1, 35, Some(36)),
 ];
 
-/// What our own offers use, and the usual numbers of libwebrtc.
-const USUAL_EXTENSIONS: [(u8, HeaderExtension); 7] = [
-    (1, HeaderExtension::AudioLevel),
-    (2, HeaderExtension::AbsSendTime),
-    (3, HeaderExtension::TransportCc),
-    (4, HeaderExtension::Mid),
-    (10, HeaderExtension::Rid),
-    (11, HeaderExtension::RepairedRid),
-    (13, HeaderExtension::VideoOrientation),
+/// What we offer: LiveKit's numbers. Of each kind the first is what every client can play.
+const OWN_PAYLOADS: [Payload; 8] = [
+    Payload::new(Codec::Opus, 111, None),
+    Payload::new(Codec::Red, 63, None),
+    Payload::new(Codec::Pcmu, 0, None),
+    Payload::new(Codec::Pcma, 8, None),
+    Payload::new(Codec::Vp8, 96, Some(97)),
+    Payload::new(Codec::Vp9, 98, Some(99)),
+    Payload::new(Codec::H264, 108, Some(109)),
+    Payload::new(Codec::Av1, 35, Some(36)),
 ];
-
-/// The H.264 flavour every browser can decode: constrained baseline 3.1, non-interleaved (RFC 6184).
-const H264_FMTP: &str = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f";
-const OPUS_FMTP: &str = "minptime=10;useinbandfec=1";
-
-/// The header extensions we understand or pass on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HeaderExtension {
-    AudioLevel,
-    AbsSendTime,
-    TransportCc,
-    Mid,
-    Rid,
-    RepairedRid,
-    VideoOrientation,
-    AbsCaptureTime,
-}
-
-impl HeaderExtension {
-    const ALL: [HeaderExtension; 8] = [
-        HeaderExtension::AudioLevel,
-        HeaderExtension::AbsSendTime,
-        HeaderExtension::TransportCc,
-        HeaderExtension::Mid,
-        HeaderExtension::Rid,
-        HeaderExtension::RepairedRid,
-        HeaderExtension::VideoOrientation,
-        HeaderExtension::AbsCaptureTime,
-    ];
-
-    pub fn uri(self) -> &'static str {
-        match self {
-            HeaderExtension::AudioLevel => "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
-            HeaderExtension::AbsSendTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
-            HeaderExtension::TransportCc => "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
-            HeaderExtension::Mid => "urn:ietf:params:rtp-hdrext:sdes:mid",
-            HeaderExtension::Rid => "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
-            HeaderExtension::RepairedRid => "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
-            HeaderExtension::VideoOrientation => "urn:3gpp:video-orientation",
-            HeaderExtension::AbsCaptureTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time",
-        }
-    }
-
-    fn from_uri(uri: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|e| e.uri() == uri)
-    }
-
-    fn fits(self, kind: MediaKind) -> bool {
-        match self {
-            HeaderExtension::AudioLevel => kind == MediaKind::Audio,
-            HeaderExtension::Rid | HeaderExtension::RepairedRid | HeaderExtension::VideoOrientation => {
-                kind == MediaKind::Video
-            }
-            _ => true,
-        }
-    }
-
-    fn rtc(self) -> Extension {
-        match self {
-            HeaderExtension::AudioLevel => Extension::AudioLevel,
-            HeaderExtension::AbsSendTime => Extension::AbsoluteSendTime,
-            HeaderExtension::TransportCc => Extension::TransportSequenceNumber,
-            HeaderExtension::Mid => Extension::RtpMid,
-            HeaderExtension::Rid => Extension::RtpStreamId,
-            HeaderExtension::RepairedRid => Extension::RepairedRtpStreamId,
-            HeaderExtension::VideoOrientation => Extension::VideoOrientation,
-            HeaderExtension::AbsCaptureTime => Extension::AbsoluteCaptureTime,
-        }
-    }
-}
-
-/// Hz of the RTP timestamp.
-pub(super) fn clock_rate(codec: Codec) -> u32 {
-    match codec {
-        Codec::Opus => 48_000,
-        Codec::Vp8 | Codec::H264 => 90_000,
-    }
-}
 
 impl CodecTable {
     /// For a connection the client offers.
@@ -134,7 +63,7 @@ impl CodecTable {
     /// Adds what an offer numbers and we do not know yet.
     pub fn learn(&mut self, offer: &SessionDescription) {
         for section in &offer.media {
-            for payload in offered_payloads(section) {
+            for payload in payload::offered(section) {
                 self.add_payload(payload);
             }
             for ext in &section.extensions {
@@ -147,10 +76,7 @@ impl CodecTable {
 
     /// For a connection that we offer.
     pub fn own() -> Self {
-        let mut table = CodecTable::default();
-        table.add_payload(Payload { codec: Codec::Opus, pt: 111, rtx: None });
-        table.add_payload(Payload { codec: Codec::Vp8, pt: 96, rtx: Some(97) });
-        table.add_payload(Payload { codec: Codec::H264, pt: 108, rtx: Some(109) });
+        let mut table = CodecTable { payloads: OWN_PAYLOADS.into(), extensions: vec![header_extension::OWN] };
         table.complete();
         table
     }
@@ -159,7 +85,7 @@ impl CodecTable {
         for payload in USUAL_PAYLOADS {
             self.add_payload(payload);
         }
-        for (id, ext) in USUAL_EXTENSIONS {
+        for (id, ext) in header_extension::USUAL {
             self.add_extension(id, ext);
         }
     }
@@ -190,6 +116,17 @@ impl CodecTable {
         Some(Payload { rtx: payload.rtx.filter(|rtx| listed(*rtx)), ..payload })
     }
 
+    /// How to send a sender's codec, else its fallback, and the payload type of packets without redundancy.
+    pub fn payload_for(&self, spec: &SenderSpec, lines: &[CodecLine]) -> Option<(Payload, u8)> {
+        let mut codecs = [Some(spec.codec), spec.fallback].into_iter().flatten();
+        let payload = codecs.find_map(|codec| self.payload_in(codec, lines))?;
+        let plain = match payload.codec {
+            Codec::Red => self.payload_in(Codec::Opus, lines)?,
+            _ => payload,
+        };
+        Some((payload, plain.pt))
+    }
+
     /// What of a section's offer we know under the same number. One section may offer a codec without the retransmission
     /// that another has: native clients do when they send a single layer.
     fn known(&self, offered: Payload) -> Option<Payload> {
@@ -204,17 +141,23 @@ impl CodecTable {
         preferred: Option<Codec>,
         opus: OpusOptions,
     ) -> (Vec<CodecLine>, Vec<ExtMap>) {
-        let mut payloads: Vec<Payload> = offered_payloads(offered).filter_map(|p| self.known(p)).collect();
+        // A publisher that may not send redundancy must not be offered it.
+        let redundancy = preferred.is_none_or(|codec| codec == Codec::Red);
+        let mut payloads: Vec<Payload> = payload::offered(offered)
+            .filter(|p| redundancy || p.codec != Codec::Red)
+            .filter_map(|p| self.known(p))
+            .collect();
         payloads.sort_by_key(|p| Some(p.codec) != preferred);
-        let transport_cc = |pt: u8| {
-            offered.codecs.iter().any(|line| line.pt == pt && line.feedback.iter().any(|f| f == "transport-cc"))
-        };
-        let lines = payloads.iter().flat_map(|p| lines_of(*p, opus, transport_cc(p.pt))).collect();
+        let line_of = |pt: u8| offered.codecs.iter().find(|line| line.pt == pt);
+        let transport_cc = |pt: u8| line_of(pt).is_some_and(|line| line.feedback.iter().any(|f| f == "transport-cc"));
+        let fmtp = |pt: u8| line_of(pt).map(|line| line.fmtp.as_str());
+        let lines = payloads.iter().flat_map(|p| payload::lines(*p, fmtp(p.pt), opus, transport_cc(p.pt))).collect();
         let extensions = offered
             .extensions
             .iter()
             .filter(|ext| {
-                HeaderExtension::from_uri(&ext.uri).is_some_and(|known| self.extensions.contains(&(ext.id, known)))
+                HeaderExtension::from_uri(&ext.uri)
+                    .is_some_and(|known| known.serves(preferred) && self.extensions.contains(&(ext.id, known)))
             })
             .cloned()
             .collect();
@@ -228,7 +171,7 @@ impl CodecTable {
         for payload in self.payloads.iter().filter(|p| p.codec.kind() == kind) {
             if !seen.contains(&payload.codec) {
                 seen.push(payload.codec);
-                lines.extend(lines_of(*payload, OpusOptions::default(), true));
+                lines.extend(payload::lines(*payload, None, OpusOptions::default(), true));
             }
         }
         let extensions = self
@@ -244,23 +187,43 @@ impl CodecTable {
     /// An empty table leaves the numbers to str0m.
     pub fn configure(&self, mut config: RtcConfig) -> RtcConfig {
         if self.payloads.is_empty() {
-            return config.clear_codecs().enable_opus(true, false).enable_vp8(true).enable_h264(true);
+            for (id, extension) in header_extension::USUAL {
+                config = config.set_extension(id, extension.rtc());
+            }
+            return config
+                .clear_codecs()
+                .enable_opus(true, true)
+                .enable_pcmu(true, false)
+                .enable_pcma(true, false)
+                .enable_vp8(true)
+                .enable_h264(true)
+                .enable_vp9(true)
+                .enable_av1(true);
         }
         config = config.clear_codecs().clear_extension_map();
         for payload in &self.payloads {
-            let (codec, rate, channels) = match payload.codec {
-                Codec::Opus => (RtcCodec::Opus, Frequency::FORTY_EIGHT_KHZ, Some(2)),
-                Codec::Vp8 => (RtcCodec::Vp8, Frequency::NINETY_KHZ, None),
-                Codec::H264 => (RtcCodec::H264, Frequency::NINETY_KHZ, None),
+            let codec = match payload.codec {
+                // str0m only passes packets on: what matters is the clock.
+                Codec::Opus | Codec::Red => RtcCodec::Opus,
+                Codec::Pcmu => RtcCodec::PCMU,
+                Codec::Pcma => RtcCodec::PCMA,
+                Codec::Vp8 => RtcCodec::Vp8,
+                Codec::H264 => RtcCodec::H264,
+                Codec::Vp9 => RtcCodec::Vp9,
+                Codec::Av1 => RtcCodec::Av1,
             };
-            let format = FormatParams::default();
+            let rate = match clock_rate(payload.codec) {
+                48_000 => Frequency::FORTY_EIGHT_KHZ,
+                8_000 => Frequency::EIGHT_KHZ,
+                _ => Frequency::NINETY_KHZ,
+            };
             config.codec_config().add_config(
                 payload.pt.into(),
                 payload.rtx.map(Into::into),
                 codec,
                 rate,
-                channels,
-                format,
+                payload::channels(payload.codec),
+                FormatParams::default(),
             );
         }
         for (id, extension) in &self.extensions {
@@ -283,105 +246,5 @@ impl Default for OpusOptions {
     }
 }
 
-fn offered_payloads(section: &MediaSection) -> impl Iterator<Item = Payload> + '_ {
-    section.codecs.iter().filter_map(|line| {
-        let codec = match (section.kind, line.name.to_ascii_lowercase().as_str()) {
-            (SectionKind::Audio, "opus") if line.clock_rate == 48_000 => Codec::Opus,
-            (SectionKind::Video, "vp8") => Codec::Vp8,
-            (SectionKind::Video, "h264") if is_our_h264(&line.fmtp) => Codec::H264,
-            _ => return None,
-        };
-        let apt = format!("apt={}", line.pt);
-        let rtx = section
-            .codecs
-            .iter()
-            .find(|l| l.name.eq_ignore_ascii_case("rtx") && l.fmtp.split(';').any(|part| part.trim() == apt))
-            .map(|l| l.pt);
-        Some(Payload { codec, pt: line.pt, rtx })
-    })
-}
-
-fn is_our_h264(fmtp: &str) -> bool {
-    let has = |wanted: &str| fmtp.split(';').any(|part| part.trim().eq_ignore_ascii_case(wanted));
-    has("packetization-mode=1") && (has("profile-level-id=42e01f") || has("profile-level-id=42001f"))
-}
-
-fn lines_of(payload: Payload, opus: OpusOptions, transport_cc: bool) -> Vec<CodecLine> {
-    let (name, channels, fmtp) = match payload.codec {
-        Codec::Opus => {
-            let dtx = if opus.dtx { ";usedtx=1" } else { "" };
-            // The bitrate libwebrtc needs to hear before it sends real stereo.
-            let stereo = if opus.stereo { ";stereo=1;maxaveragebitrate=510000" } else { "" };
-            ("opus", Some(2), format!("{OPUS_FMTP}{dtx}{stereo}"))
-        }
-        Codec::Vp8 => ("VP8", None, String::new()),
-        Codec::H264 => ("H264", None, H264_FMTP.into()),
-    };
-    let mut feedback: Vec<String> = Vec::new();
-    if transport_cc {
-        feedback.push("transport-cc".into());
-    }
-    if payload.codec.kind() == MediaKind::Video {
-        feedback.extend(["ccm fir", "nack", "nack pli"].map(String::from));
-    }
-    let clock_rate = clock_rate(payload.codec);
-    let mut lines = vec![CodecLine { pt: payload.pt, name: name.into(), clock_rate, channels, fmtp, feedback }];
-    if let Some(rtx) = payload.rtx {
-        lines.push(CodecLine {
-            pt: rtx,
-            name: "rtx".into(),
-            clock_rate,
-            channels: None,
-            fmtp: format!("apt={}", payload.pt),
-            feedback: Vec::new(),
-        });
-    }
-    lines
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(pt: u8, name: &str, fmtp: &str) -> CodecLine {
-        CodecLine { pt, name: name.into(), clock_rate: 90_000, channels: None, fmtp: fmtp.into(), feedback: Vec::new() }
-    }
-
-    fn video(mid: &str, codecs: Vec<CodecLine>) -> MediaSection {
-        MediaSection { codecs, ..MediaSection::new(SectionKind::Video, mid) }
-    }
-
-    #[test]
-    fn a_section_without_retransmission_is_answered_without_it() {
-        let with = video("0", vec![line(96, "VP8", ""), line(97, "rtx", "apt=96")]);
-        let without = video("1", vec![line(96, "VP8", "")]);
-        let offer = SessionDescription { media: vec![with.clone(), without.clone()], ..SessionDescription::default() };
-        let table = CodecTable::from_offer(&offer);
-        let answered = |section| -> Vec<u8> {
-            table.answer(section, None, OpusOptions::default()).0.iter().map(|line| line.pt).collect()
-        };
-        assert_eq!(answered(&with), [96, 97]);
-        assert_eq!(answered(&without), [96]);
-        assert_eq!(table.payload_in(Codec::Vp8, &without.codecs).unwrap().rtx, None);
-    }
-
-    #[test]
-    fn numbers_of_a_later_section_are_accepted_when_they_are_the_usual_ones() {
-        let mut audio = MediaSection::new(SectionKind::Audio, "0");
-        audio.codecs = vec![CodecLine { clock_rate: 48_000, channels: Some(2), ..line(111, "opus", "") }];
-        let table = CodecTable::from_offer(&SessionDescription { media: vec![audio], ..SessionDescription::default() });
-        assert_eq!(table.codec(96), Some(Codec::Vp8));
-        assert_eq!(table.codec(97), None);
-    }
-
-    #[test]
-    fn two_codecs_never_share_a_number() {
-        let offer = SessionDescription {
-            media: vec![video("0", vec![line(111, "VP8", ""), line(109, "rtx", "apt=111")])],
-            ..SessionDescription::default()
-        };
-        let table = CodecTable::from_offer(&offer);
-        assert_eq!(table.codec(111), Some(Codec::Vp8));
-        assert_eq!(table.codec(109), None);
-    }
-}
+mod tests;

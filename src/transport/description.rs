@@ -1,10 +1,11 @@
 //! Our descriptions: the answer to a client's offer, or an offer of our own.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use str0m::Candidate;
 
-use super::codecs::OpusOptions;
+use super::codecs::{self, OpusOptions};
 use super::sdp::{
     Direction, Fingerprint, IceCredentials as SdpIce, MediaSection, Msid, RidDirection, RidLine, SectionKind,
     SessionDescription, Setup, SsrcGroup, SsrcLine,
@@ -19,12 +20,28 @@ impl Transport {
     /// Our answer to the offer applied last.
     pub fn answer(&mut self) -> (String, Vec<(String, SenderId)>) {
         if let Some(answer) = &self.upstream {
-            return (answer.clone(), Vec::new());
+            return (self.prefer_codecs(answer), Vec::new());
         }
         self.bind_senders();
         let media = (0..self.sections.list.len()).map(|index| self.answer_section(index)).collect();
         self.settle();
         (self.describe(media), self.sending())
+    }
+
+    /// str0m's answer with the codec that the room wants of each section in front: browsers send the first.
+    fn prefer_codecs(&self, answer: &str) -> String {
+        let mut sections = self.sections.list.iter();
+        let lines = answer.split_inclusive('\n').map(|line| {
+            if !line.starts_with("m=") {
+                return line.into();
+            }
+            let wanted = sections.next().and_then(|s| Some((s.preference.codec?, s.remote.as_ref()?)));
+            match wanted {
+                Some((codec, remote)) => Cow::from(codecs::prefer(line, codec, remote)),
+                None => line.into(),
+            }
+        });
+        lines.collect()
     }
 
     /// An offer of ours: every sender gets a section.
@@ -71,7 +88,7 @@ impl Transport {
         let Some(remote) = &section.remote else { return self.blank(section) };
         let (codecs, extensions) = match &section.state {
             State::Sending(id) => {
-                let codec = self.sections.senders.get(id).map(|s| s.spec.codec);
+                let codec = self.sections.stream(*id).map(|stream| stream.codec);
                 self.codecs.answer(remote, codec, OpusOptions::default())
             }
             _ => self.codecs.answer(remote, section.preference.codec, section.preference.opus),

@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use str0m::config::CryptoProvider;
 use str0m::crypto::CryptoError;
@@ -41,6 +41,14 @@ impl KeyExport {
         keys_from_dtls(exported.profile, &exported.keying_material, exported.role).ok()
     }
 
+    /// As if a handshake had exported this.
+    #[cfg(test)]
+    pub fn filled(profile: Profile, keying_material: &[u8], role: DtlsRole) -> Self {
+        let export = KeyExport::default();
+        export.set(Exported { profile, keying_material: Zeroizing::new(keying_material.to_vec()), role });
+        export
+    }
+
     fn set(&self, exported: Exported) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(exported);
     }
@@ -69,6 +77,12 @@ pub(super) fn capture<T>(build: impl FnOnce() -> T) -> (T, KeyExport) {
 #[derive(Debug)]
 struct Provider;
 
+/// A flight without an answer is sent again after this, then twice that, and so on: a lost one should not cost a joiner the
+/// second that RFC 6347 §4.2.4.1 begins with for links slower than any that carries calls.
+const FLIGHT_TIMEOUT: Duration = Duration::from_millis(250);
+/// So that it goes on for half a minute.
+const FLIGHT_RETRIES: usize = 6;
+
 /// The same for all connections: they all ask for the same MTU.
 static CONFIG: OnceLock<Arc<dimpl::Config>> = OnceLock::new();
 
@@ -77,7 +91,10 @@ fn config(mtu: Option<usize>) -> Result<Arc<dimpl::Config>, CryptoError> {
         return Ok(config.clone());
     }
     // ICE proves the client's address before DTLS begins, so a cookie would only cost a round trip.
-    let builder = dimpl::Config::builder().use_server_cookie(false);
+    let builder = dimpl::Config::builder()
+        .use_server_cookie(false)
+        .flight_start_rto(FLIGHT_TIMEOUT)
+        .flight_retries(FLIGHT_RETRIES);
     let builder = mtu.into_iter().fold(builder, dimpl::ConfigBuilder::mtu);
     let made = builder.build().map_err(|error| CryptoError::Other(format!("DTLS configuration: {error}")))?;
     Ok(CONFIG.get_or_init(|| Arc::new(made)).clone())

@@ -7,7 +7,7 @@
 //! Nothing is allocated, and nothing but the packet's own stream is looked at.
 //!
 //! - [`stream`]: counters and identity of one stream. - [`history`]: what may be asked for again, [`budget`]: how much of it.
-//! - [`layout`]: header extensions. - [`feedback`]: the client's reports. - [`reports`]: ours. - [`capture_clock`]: what they say
+//! - [`layout`]: header extensions. - [`probing`]: padding for the estimator. - [`quality`]: round trips and losses. - [`feedback`]: the client's reports. - [`reports`]: ours. - [`capture_clock`]: what they say
 //!   about time. - [`guard`]: watches all that in debug builds.
 
 mod budget;
@@ -16,10 +16,13 @@ mod feedback;
 mod guard;
 mod history;
 mod layout;
+mod probing;
 mod quality;
 mod reports;
 mod slots;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -29,19 +32,21 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::dtls::KeyExport;
+use super::estimator::Estimator;
 use super::srtp::{PacketIndex, ReceiveKeys, SendKeys};
 use super::{Extensions, Missing, NewConnection, Outbox, OutgoingPacket, Route, SenderId};
 use crate::rtp::header::Header;
 use crate::rtp::ntp::NtpTime;
 use history::Moment;
 use layout::{Stamp, write_header};
+use probing::{Probing, overhead};
 use quality::Quality;
 use slots::Slots;
 use stream::Stream;
 
 pub(super) use history::Sent;
 pub(super) use layout::ExtensionIds;
-pub(super) use stream::StreamSpec;
+pub(super) use stream::{PayloadTypes, StreamSpec};
 
 /// RFC 3711 §3.3.1: a receiver that misses the first packets must not guess the rollover counter wrong.
 const FIRST_SEQUENCE_LIMIT: u16 = 1 << 15;
@@ -61,6 +66,11 @@ pub(super) struct Egress {
     foreign_ssrc: Option<u32>,
     /// The next transport-wide sequence number.
     next_number: u64,
+    /// There is one once a packet was numbered.
+    estimator: Option<Box<Estimator>>,
+    /// Bits per second that the room would like to send.
+    desired: u64,
+    probing: Option<Probing>,
     quality: Quality,
     report_at: Option<Instant>,
     /// The deadline that the caller knows.
@@ -91,6 +101,9 @@ impl Egress {
             ssrcs: HashMap::new(),
             foreign_ssrc: None,
             next_number: 0,
+            estimator: None,
+            desired: 0,
+            probing: None,
             quality: Quality::default(),
             report_at: None,
             armed: None,
@@ -124,7 +137,7 @@ impl Egress {
     /// Gives a sender its stream. The SSRCs must be fresh ones.
     pub fn bind(&mut self, id: SenderId, spec: StreamSpec) {
         self.ssrcs.insert(spec.ssrc, Some(id));
-        if let Some((ssrc, _)) = spec.rtx {
+        if let Some(ssrc) = spec.rtx_ssrc {
             self.ssrcs.insert(ssrc, None);
         }
         let first_rtx_sequence = self.rng.random_range(0..FIRST_SEQUENCE_LIMIT);
@@ -135,10 +148,10 @@ impl Egress {
         self.streams.set(id, stream);
     }
 
-    /// The client's description says what it understands in the section of this sender.
-    pub fn negotiated(&mut self, id: SenderId, extensions: ExtensionIds) {
+    /// The client's description says how it understands this sender.
+    pub fn negotiated(&mut self, id: SenderId, payload_types: PayloadTypes, extensions: ExtensionIds) {
         if let Some(stream) = self.streams.get_mut(id) {
-            stream.spec.extensions = extensions;
+            stream.negotiated(payload_types, extensions);
         }
     }
 
@@ -177,8 +190,7 @@ impl Egress {
         packet: &OutgoingPacket<'_>,
         outbox: &mut Outbox,
     ) -> Option<Instant> {
-        let moment = self.moment(now);
-        let send_time = self.ntp(now).absolute_send_time();
+        let (moment, send_time) = (self.moment(now), self.ntp(now).absolute_send_time());
         let keys = self.send_keys.as_ref()?;
         let stream = self.streams.get_mut(id)?;
         let index = stream.srtp.as_mut()?.claim(packet.sequence)?;
@@ -186,7 +198,7 @@ impl Egress {
         let ids = stream.spec.extensions;
         let header = Header {
             marker: packet.marker,
-            payload_type: stream.spec.payload_type,
+            payload_type: stream.spec.payload_types.of(packet.codec),
             sequence: index.sequence(),
             timestamp: packet.timestamp,
             ssrc: index.ssrc(),
@@ -200,13 +212,12 @@ impl Egress {
             let header_len = write_header(out, &ids, header, &stamp, packet.extensions, packet.dependency);
             out.extend_from_slice(payload);
             packet.rewrite.apply(&mut out[start + header_len..]);
-            seal(keys, out, start, header_len, index);
-            bytes = out.len() - start;
+            bytes = seal(keys, out, start, header_len, index);
         });
         let is_first = !stream.has_sent();
         stream.sent(moment, self.epoch, packet, payload.len());
         if ids.is_numbered() {
-            self.numbered(now, bytes);
+            self.numbered(now, route, bytes);
         }
         if is_first || self.report_at.is_none() {
             self.report_soon(now);
@@ -227,11 +238,11 @@ impl Egress {
         let send_time = self.ntp(now).absolute_send_time();
         let Some(keys) = &self.send_keys else { return };
         let Some(stream) = self.streams.get_mut(missing.sender) else { return };
+        let mid = (!stream.found).then_some(stream.spec.mid.as_str());
+        let stamp = Stamp { mid, number: self.next_number as u16, send_time };
+        let (ids, sent) = (stream.spec.extensions, &missing.sent);
         let Some(rtx) = &mut stream.rtx else { return };
-        let Some(index) = rtx.srtp.as_mut().and_then(|srtp| srtp.claim(rtx.next_sequence)) else { return };
-        rtx.next_sequence += 1;
-        let ids = stream.spec.extensions;
-        let sent = &missing.sent;
+        let Some(index) = rtx.claim() else { return };
         let header = Header {
             marker: sent.marker,
             payload_type: rtx.payload_type,
@@ -239,8 +250,6 @@ impl Egress {
             timestamp: sent.timestamp,
             ssrc: index.ssrc(),
         };
-        let mid = (!stream.found).then_some(stream.spec.mid.as_str());
-        let stamp = Stamp { mid, number: self.next_number as u16, send_time };
         let payload = &payload[sent.rewrite.range(payload.len())];
         let mut bytes = 0;
         outbox.write(route, |out| {
@@ -250,17 +259,28 @@ impl Egress {
             let payload_start = out.len();
             out.extend_from_slice(payload);
             sent.rewrite.apply(&mut out[payload_start..]);
-            seal(keys, out, start, header_len, index);
-            bytes = out.len() - start;
+            bytes = seal(keys, out, start, header_len, index);
         });
         rtx.budget.spend(bytes);
         if ids.is_numbered() {
-            self.numbered(now, bytes);
+            self.numbered(now, route, bytes);
         }
     }
 
     /// A packet with the next transport-wide number went out.
-    fn numbered(&mut self, _now: Instant, _bytes: usize) {
+    fn numbered(&mut self, now: Instant, route: Route, bytes: usize) {
+        let bytes = bytes + overhead(&route);
+        let probe = self.probing.as_mut().map(|probing| {
+            probing.sent(bytes);
+            probing.probe.id
+        });
+        self.probing.take_if(|probing| probing.is_complete());
+        let estimator = self.estimator.get_or_insert_with(|| {
+            let mut estimator = Box::<Estimator>::default();
+            estimator.set_desired(now, self.desired);
+            estimator
+        });
+        estimator.sent(now, self.next_number, bytes, probe);
         self.next_number += 1;
     }
 
@@ -269,6 +289,7 @@ impl Egress {
     pub fn handle_timeout(&mut self, now: Instant, route: Route, outbox: &mut Outbox) {
         self.armed = None;
         self.send_reports(now, route, outbox);
+        self.send_probes(now, route, outbox);
     }
 
     /// When [`Self::handle_timeout`] is due; the caller has to see to it.
@@ -278,7 +299,9 @@ impl Egress {
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        self.report_at
+        let estimator = self.estimator.as_ref().and_then(|estimator| estimator.next_timeout());
+        let probing = self.probing.as_ref().map(Probing::next_at);
+        [self.report_at, estimator, probing].into_iter().flatten().min()
     }
 
     fn sooner(&mut self) -> Option<Instant> {
@@ -295,12 +318,28 @@ impl Egress {
         NtpTime::from_unix(self.unix_epoch + now.saturating_duration_since(self.epoch))
     }
 
-    pub fn round_trip(&self) -> Option<Duration> {
-        self.quality.round_trip()
+    // --- the path ------------------------------------------------------------------------------------------------
+
+    /// Bits per second; `None` before the first transport-wide feedback.
+    pub fn estimate(&self) -> Option<u64> {
+        self.estimator.as_ref()?.estimate()
     }
 
+    pub fn set_desired(&mut self, now: Instant, bits_per_second: u64) {
+        self.desired = bits_per_second;
+        if let Some(estimator) = &mut self.estimator {
+            estimator.set_desired(now, bits_per_second);
+        }
+    }
+
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.quality.round_trip().or_else(|| self.estimator.as_ref()?.rtt())
+    }
+
+    /// 0.0..=1.0.
     pub fn loss(&self) -> f32 {
-        self.quality.loss()
+        let estimator = self.estimator.as_ref().filter(|estimator| estimator.estimate().is_some());
+        estimator.map_or(self.quality.loss(), |estimator| estimator.loss())
     }
 }
 
@@ -310,8 +349,9 @@ impl fmt::Debug for Egress {
     }
 }
 
-/// Encrypts the packet that begins at `start` and ends the buffer.
-fn seal(keys: &SendKeys, out: &mut Vec<u8>, start: usize, header_len: usize, index: PacketIndex) {
+/// Encrypts the packet that begins at `start` and ends the buffer; gives its length.
+fn seal(keys: &SendKeys, out: &mut Vec<u8>, start: usize, header_len: usize, index: PacketIndex) -> usize {
     out.resize(out.len() + keys.profile().rtp_overhead(), 0);
     keys.seal_rtp(&mut out[start..], header_len, index);
+    out.len() - start
 }

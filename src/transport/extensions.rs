@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use str0m::rtp::{ExtensionSerializer, ExtensionValues, VideoOrientation};
+use str0m::rtp::{ExtensionSerializer, ExtensionValues};
 
 /// What a publisher's packet carries. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,36 +71,12 @@ impl Extensions {
             dependency_descriptor: values.user_values.get::<DependencyDescriptor>().map(|d| d.0.clone()),
         }
     }
-
-    pub(super) fn values(&self) -> ExtensionValues {
-        let mut values = ExtensionValues::default();
-        values.audio_level = self.audio_level.map(|audio| -(audio.level.min(127) as i8));
-        values.voice_activity = self.audio_level.map(|audio| audio.voice);
-        values.video_orientation = self.video_orientation.map(VideoOrientation::from);
-        values.abs_capture_time = self.abs_capture_time.map(|time| str0m::rtp::AbsCaptureTime {
-            capture_time: system_time(time.captured),
-            clock_offset: time.clock_offset,
-        });
-        let delay = |units: u16| str0m::media::MediaTime::from_hundredths(u64::from(units));
-        values.play_delay_min = self.playout_delay.map(|delays| delay(delays.min));
-        values.play_delay_max = self.playout_delay.map(|delays| delay(delays.max));
-        if let Some(bytes) = &self.dependency_descriptor {
-            values.user_values.set(DependencyDescriptor(bytes.clone()));
-        }
-        values
-    }
 }
 
 fn ntp(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default() + NTP_TO_UNIX;
     let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
     since.as_secs() << 32 | fraction
-}
-
-fn system_time(ntp: u64) -> SystemTime {
-    let nanos = ((ntp & 0xffff_ffff) * 1_000_000_000) >> 32;
-    let since = Duration::new(ntp >> 32, nanos as u32);
-    UNIX_EPOCH + since.saturating_sub(NTP_TO_UNIX)
 }
 
 /// How str0m carries the descriptor's bytes in and out.

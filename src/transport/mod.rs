@@ -196,6 +196,8 @@ pub struct Transport {
     /// Which (section, layer) a known SSRC is.
     streams: HashMap<Ssrc, (usize, u8)>,
     progress: Progress,
+    /// Told by str0m, but the end of the handshake has yet to leave: media must not overtake it.
+    handshaken: bool,
     told_closed: bool,
     path: Path,
     /// `None` on a connection that only receives.
@@ -303,6 +305,13 @@ impl Transport {
                 }
             };
             match output {
+                RtcOutput::Timeout(_) if std::mem::take(&mut self.handshaken) => {
+                    self.progress = Progress::Connected;
+                    if let Some(egress) = &mut self.egress {
+                        egress.secure();
+                    }
+                    return Output::Event(Event::Connected);
+                }
                 RtcOutput::Timeout(at) => {
                     let egress = self.open_route().and(self.egress.as_mut()).and_then(Egress::arm);
                     return Output::Timeout(egress.map_or(at, |egress| at.min(egress)));
@@ -346,11 +355,8 @@ impl Transport {
                 None
             }
             RtcEvent::Connected => {
-                self.progress = Progress::Connected;
-                if let Some(egress) = &mut self.egress {
-                    egress.secure();
-                }
-                Some(Event::Connected)
+                self.handshaken = true;
+                None
             }
             RtcEvent::Closed => {
                 self.progress = Progress::Closed;
@@ -401,6 +407,11 @@ impl Transport {
             let offset = Duration::from_secs_f64(f64::from(ticks.unsigned_abs()) / f64::from(clock_rate));
             if ticks >= 0 { at_report.checked_add(offset) } else { at_report.checked_sub(offset) }
         });
+        let mut extensions = Extensions::received(&packet.header.ext_vals);
+        if !codec.is_scalable() {
+            // Not asked for; sent on, its numbers would have to be kept in step with those of the codec.
+            extensions.dependency_descriptor = None;
+        }
         Some(MediaPacket {
             section,
             layer,
@@ -413,7 +424,7 @@ impl Transport {
             payload: packet.payload,
             arrival: packet.timestamp,
             sender_time,
-            extensions: Extensions::received(&packet.header.ext_vals),
+            extensions,
         })
     }
 

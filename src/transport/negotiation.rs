@@ -17,7 +17,7 @@ use super::channels::{Channels, MAX_BUFFERED_BYTES};
 use super::codecs::CodecTable;
 use super::description::local_candidate;
 use super::dtls;
-use super::egress::{Egress, ExtensionIds};
+use super::egress::{Egress, ExtensionIds, PayloadTypes};
 use super::path::Path;
 use super::sdp::{Direction, MediaSection, SdpError, SectionKind, SessionDescription, Setup};
 use super::sections::{ReceivePreference, RemoteTrack, Section, Sections, State, layer_order};
@@ -105,6 +105,7 @@ impl Transport {
             upstream: None,
             streams: Default::default(),
             progress: Progress::NoChecks,
+            handshaken: false,
             told_closed: false,
             path: Path::default(),
             egress: Some(Egress::new(&new, keys)),
@@ -118,9 +119,10 @@ impl Transport {
     pub fn accept_offer(&mut self, sdp: &str, fresh: IceCredentials) -> Result<(), NegotiationError> {
         let offer = SessionDescription::parse(sdp)?;
         self.check_sections(&offer)?;
-        match self.upstream {
-            Some(_) => self.answer_upstream(sdp, &offer)?,
-            None => self.secure(&offer, Some(fresh))?,
+        // Before str0m answers itself: in a restart it would draw a user fragment of its own, and ours tells the worker.
+        self.secure(&offer, Some(fresh))?;
+        if self.upstream.is_some() {
+            self.answer_upstream(sdp, &offer)?;
         }
         for (index, remote) in offer.media.iter().enumerate() {
             if index == self.sections.list.len() {
@@ -324,9 +326,13 @@ impl Transport {
     fn take_refusal(&mut self, index: usize, remote: &MediaSection) {
         let State::Sending(id) = self.sections.list[index].state else { return };
         let Some(sender) = self.sections.senders.get_mut(&id) else { return };
-        if remote.port != 0 && self.codecs.payload_in(sender.spec.codec, &remote.codecs).is_some() {
+        let payload = self.codecs.payload_for(&sender.spec, &remote.codecs).filter(|_| remote.port != 0);
+        if let (Some((payload, plain)), Some((_, stream))) = (payload, &mut sender.stream) {
+            // It may have taken the fallback.
+            stream.codec = payload.codec;
             if let Some(egress) = &mut self.egress {
-                egress.negotiated(id, ExtensionIds::new(&remote.extensions));
+                let types = PayloadTypes { media: payload.pt, plain, rtx: payload.rtx };
+                egress.negotiated(id, types, ExtensionIds::new(&remote.extensions));
             }
             return;
         }

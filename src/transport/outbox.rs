@@ -112,6 +112,15 @@ pub struct Packets<'a> {
     indices: Range<usize>,
 }
 
+impl<'a> Packets<'a> {
+    /// Those not taken yet, back to back.
+    pub fn bytes(&self) -> &'a [u8] {
+        let start = self.indices.start.checked_sub(1).map_or(0, |before| self.outbox.ends[before]);
+        let end = self.indices.end.checked_sub(1).map_or(0, |last| self.outbox.ends[last]);
+        &self.outbox.bytes[start.min(end)..end]
+    }
+}
+
 impl<'a> Iterator for Packets<'a> {
     type Item = &'a [u8];
 
@@ -154,6 +163,21 @@ mod tests {
         outbox.push(route(3), &[1]);
         assert_eq!(outbox.written(), Written { packets: 5, bytes: 13 }, "but all is counted");
         assert_eq!(contents(&outbox), [(3, vec![vec![1]])], "nothing of the former turn");
+    }
+
+    #[test]
+    fn packets_of_a_run_lie_back_to_back() {
+        let mut outbox = Outbox::default();
+        for (port, byte, length) in [(1, 10, 3), (2, 20, 2), (2, 21, 4), (3, 30, 1)] {
+            outbox.push(route(port), &vec![byte; length]);
+        }
+        let mut runs: Vec<_> = outbox.runs().map(|(_, packets)| packets).collect();
+        let bytes: Vec<&[u8]> = runs.iter().map(Packets::bytes).collect();
+        assert_eq!(bytes, [&[10, 10, 10][..], &[20, 20, 21, 21, 21, 21], &[30]]);
+        runs[1].next();
+        assert_eq!(runs[1].bytes(), [21; 4]);
+        runs[1].next();
+        assert!(runs[1].bytes().is_empty() && runs[1].next().is_none());
     }
 
     #[test]

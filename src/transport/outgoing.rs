@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::egress::{Egress, Sent};
 use super::{Extensions, Outbox, Progress, Route, SenderId, Transport};
 use crate::rtp::{DependencyRewrite, Rewrite};
+use crate::sfu::Codec;
 
 /// An RTP packet to send: a [`MediaPacket`](super::MediaPacket) under the numbers the forwarder chose for it.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct OutgoingPacket<'a> {
     pub sequence: u64,
     pub timestamp: u32,
     pub marker: bool,
+    /// What goes out: of redundant audio that is [cut to its primary block](Rewrite::Primary), what is in that.
+    pub codec: Codec,
     pub payload: &'a [u8],
     pub rewrite: Rewrite,
     /// `None`: the dependency descriptor goes along as it came.
@@ -84,11 +87,15 @@ impl Transport {
 
     /// What the way to the client carries, in bits per second; `None` before anything is known.
     pub fn estimate(&self) -> Option<u64> {
-        None
+        self.egress.as_ref()?.estimate()
     }
 
     /// What the room would send if the way to the client carried it, in bits per second: how far the estimate is worth probing.
-    pub fn set_desired(&mut self, _now: Instant, _bits_per_second: u64) {}
+    pub fn set_desired(&mut self, now: Instant, bits_per_second: u64) {
+        if let Some(egress) = &mut self.egress {
+            egress.set_desired(now, bits_per_second);
+        }
+    }
 
     /// To the client and back, as its reports tell; `None` before the first.
     pub fn round_trip(&self) -> Option<Duration> {

@@ -37,6 +37,8 @@ pub struct ReceivePreference {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SenderSpec {
     pub codec: Codec,
+    /// What goes instead when the client cannot play it; for redundant audio, what is in it.
+    pub fallback: Option<Codec>,
     /// The two parts of `a=msid`.
     pub stream_id: String,
     pub track_id: String,
@@ -97,6 +99,8 @@ pub(super) struct Sender {
 pub(super) struct Stream {
     pub ssrc: u32,
     pub rtx: Option<u32>,
+    /// What the client can play of the codec and its fallback.
+    pub codec: Codec,
 }
 
 impl Sections {

@@ -2,10 +2,10 @@
 
 use super::codecs::OpusOptions;
 use super::codecs::clock_rate;
-use super::egress::{ExtensionIds, StreamSpec};
+use super::egress::{ExtensionIds, PayloadTypes, StreamSpec};
 use super::sections::{Sender, SenderSpec, State, Stream, section_kind};
 use super::{SenderId, Transport};
-use crate::sfu::MediaKind;
+use crate::sfu::{Codec, MediaKind};
 
 impl Transport {
     /// Begins to send a stream. It has no section until [`Self::answer`] or [`Self::create_offer`] finds one.
@@ -30,6 +30,11 @@ impl Transport {
     /// The SSRC of the sender's stream; `None` while it has no section.
     pub fn stream_of(&self, id: SenderId) -> Option<u32> {
         Some(self.sections.stream(id)?.ssrc)
+    }
+
+    /// What the client can play of the sender's codec and its fallback; `None` while it has no section.
+    pub fn codec_of(&self, id: SenderId) -> Option<Codec> {
+        Some(self.sections.stream(id)?.codec)
     }
 
     /// Whether the client's description left no way to send this sender's codec.
@@ -72,11 +77,9 @@ impl Transport {
         let section = &mut self.sections.list[index];
         let Some(sender) = self.sections.senders.get_mut(&id) else { return };
         let codec = sender.spec.codec;
-        let payload = match &section.remote {
-            Some(remote) => self.codecs.payload_in(codec, &remote.codecs),
-            None => self.codecs.payload_in(codec, &self.codecs.offer(codec.kind()).0),
-        };
-        let Some(payload) = payload else {
+        let offered = || self.codecs.offer(codec.kind()).0;
+        let lines = section.remote.as_ref().map_or_else(offered, |remote| remote.codecs.clone());
+        let Some((payload, plain)) = self.codecs.payload_for(&sender.spec, &lines) else {
             sender.refused = true;
             return;
         };
@@ -86,22 +89,22 @@ impl Transport {
         };
         let Some(egress) = &mut self.egress else { return };
         let ssrc = egress.draw_ssrc(taken);
-        let rtx = payload.rtx.map(|pt| (egress.draw_ssrc(|drawn| drawn == ssrc || taken(drawn)), pt));
+        let rtx = payload.rtx.map(|_| egress.draw_ssrc(|drawn| drawn == ssrc || taken(drawn)));
         // What we offer is not agreed on before the answer says so.
         let agreed = section.remote.as_ref().map(|remote| self.codecs.answer(remote, None, OpusOptions::default()).1);
         egress.bind(
             id,
             StreamSpec {
                 ssrc,
-                payload_type: payload.pt,
-                rtx,
+                rtx_ssrc: rtx,
+                payload_types: PayloadTypes { media: payload.pt, plain, rtx: payload.rtx },
                 clock_rate: clock_rate(codec),
                 mid: section.mid.clone(),
                 extensions: ExtensionIds::new(&agreed.unwrap_or_default()),
                 cname: sender.spec.cname().to_owned(),
             },
         );
-        sender.stream = Some((index, Stream { ssrc, rtx: rtx.map(|(ssrc, _)| ssrc) }));
+        sender.stream = Some((index, Stream { ssrc, rtx, codec: payload.codec }));
         section.state = State::Sending(id);
     }
 }

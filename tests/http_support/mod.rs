@@ -55,7 +55,7 @@ impl Server {
         let config = Config::load(file.path(), std::iter::empty()).unwrap_or_else(|problems| panic!("{problems}"));
         let keys = parlour::config::api_keys(&config).unwrap();
         let metrics = Arc::new(Metrics::new());
-        let node = node(config.limits.participants, keys.clone(), metrics.clone());
+        let node = node(&config, keys.clone(), metrics.clone());
         let app = App::new(Arc::new(config), keys.clone(), node.clone(), metrics.clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -194,10 +194,17 @@ async fn userinfo(State(requests): State<Arc<AtomicUsize>>, Query(query): Query<
     }
 }
 
-/// The real media worker, on ports of its own.
-fn node(most_participants: u32, keys: Keys, metrics: Arc<Metrics>) -> Node {
+/// The real media workers, on ports of their own.
+fn node(config: &Config, keys: Keys, metrics: Arc<Metrics>) -> Node {
     let loopback = "127.0.0.1:0".parse().unwrap();
-    let limits = Limits { max_participants: most_participants as usize, max_rooms: 100 };
-    let options = net::Options { udp: loopback, tcp: loopback, public_addresses: Vec::new(), limits, keys, metrics };
+    let options = net::Options {
+        udp: loopback,
+        tcp: loopback,
+        public_addresses: Vec::new(),
+        workers: config.media.workers,
+        limits: Limits { max_participants: config.limits.participants as usize, max_rooms: 100 },
+        keys,
+        metrics,
+    };
     Node::start(options).unwrap().0
 }

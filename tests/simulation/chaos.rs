@@ -105,7 +105,14 @@ impl Chaos {
         let track = tracks[self.rng.usize(0..tracks.len())].clone();
         let on = self.rng.u8(0..3) > 0;
         let height = [0, 90, 180, 360, 720][self.rng.usize(0..5)];
-        let settings = TrackSettings { disabled: !on, quality: Quality::High, width: height * 16 / 9, height, fps: 0 };
+        let settings = TrackSettings {
+            disabled: !on,
+            quality: Quality::High,
+            width: height * 16 / 9,
+            height,
+            fps: 0,
+            priority: 0,
+        };
         client.outbox.push(match self.rng.bool() {
             true => Request::Subscribe { track, on },
             false => Request::Settings { track, settings },
@@ -127,7 +134,8 @@ impl Chaos {
             }
             let others = client.known.values().filter(|p| p.leave_reason.is_none());
             let tracks: Vec<_> = others.flat_map(|p| &p.tracks).map(|t| t.sid.clone()).collect();
-            let settings = TrackSettings { disabled: false, quality: Quality::High, width: 0, height: 0, fps: 0 };
+            let settings =
+                TrackSettings { disabled: false, quality: Quality::High, width: 0, height: 0, fps: 0, priority: 0 };
             for track in tracks {
                 client.outbox.push(Request::Subscribe { track: track.clone(), on: true });
                 client.outbox.push(Request::Settings { track, settings });

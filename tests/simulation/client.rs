@@ -95,6 +95,8 @@ pub struct Setup {
     pub level: i8,
     /// Estimates its uplink from our transport-wide feedback.
     pub estimates: bool,
+    /// Stops layers that nobody wants, as livekit-client does when it is asked to.
+    pub dynacast: bool,
 }
 
 impl Default for Setup {
@@ -107,6 +109,7 @@ impl Default for Setup {
             seed: 1,
             level: -60,
             estimates: false,
+            dynacast: true,
         }
     }
 }
@@ -260,6 +263,12 @@ impl Client {
     pub fn publish_camera(&mut self, now: Instant, simulcast: bool) -> usize {
         let source = Source::Camera(Camera::new(self.index, simulcast, now));
         self.publish(Kind::Video, TrackSource::Camera, source, simulcast)
+    }
+
+    /// A screen looks like a camera to everybody but the one who decides what is important.
+    pub fn publish_screen(&mut self, now: Instant) -> usize {
+        let source = Source::Camera(Camera::new(self.index, true, now));
+        self.publish(Kind::Video, TrackSource::ScreenShare, source, true)
     }
 
     fn publish(&mut self, kind: Kind, source: TrackSource, media: Source, simulcast: bool) -> usize {
@@ -523,6 +532,22 @@ impl Client {
             }
             EventKind::SpeakersChanged(speakers) => self.diary.speakers.push((now, speakers)),
             EventKind::TrackSubscribed(sid) => self.diary.subscribed.push(sid),
+            EventKind::StreamStates(states) => {
+                for state in states {
+                    let known = self.known.get(state.participant.as_str()).expect("a known participant");
+                    assert!(known.tracks.iter().any(|t| t.sid == state.track), "{}: an unknown track", self.name);
+                    self.diary.stream_states.push((now, state.track, state.paused));
+                }
+            }
+            EventKind::QualityWanted { track, highest, .. } => {
+                self.diary.qualities.push((now, track.clone(), highest));
+                let published = self.tracks.iter_mut().find(|t| t.sid.as_ref() == Some(&track));
+                if let Some(Published { source: Source::Camera(camera), .. }) = published
+                    && self.setup.dynacast
+                {
+                    camera.set_highest(highest.map(|quality| quality as u8));
+                }
+            }
             EventKind::Left(reason) => {
                 self.left = Some(reason);
                 self.publisher.rtc.disconnect();

@@ -65,6 +65,7 @@ fn reordered_late_and_twice() {
         loss: 0.01,
         reorder_every: 5,
         duplicates: 0.02,
+        rate: 0,
     };
     let freeze = longest_freeze(&call(conditions, 6, Negotiation::Single));
     assert!(freeze <= Duration::from_millis(700), "{freeze:?}");
@@ -113,7 +114,7 @@ fn a_voice_is_understood_with_thirty_percent_lost() {
 #[test]
 fn the_lowest_layer_flows_with_twenty_percent_lost() {
     let mut world = call_with_one_bad_line(0.2, 14);
-    let low = TrackSettings { disabled: false, quality: Quality::High, width: 320, height: 180 };
+    let low = TrackSettings { disabled: false, quality: Quality::High, width: 320, height: 180, fps: 0, priority: 0 };
     for viewer in 0..3 {
         world.clients[viewer].ask_for_all(low);
     }

@@ -153,6 +153,8 @@ struct Encoder {
     packets: u8,
     /// A browser stops a layer it has no bandwidth for.
     on: bool,
+    /// Somebody wants it.
+    wanted: bool,
 }
 
 impl Camera {
@@ -173,6 +175,7 @@ impl Camera {
                 wants_keyframe: true,
                 packets: LAYER_PACKETS[usize::from(layer)],
                 on: true,
+                wanted: true,
             }
         });
         Camera { publisher, layers: layers.collect(), next: at, start: at }
@@ -203,6 +206,15 @@ impl Camera {
         encoder.on = on;
     }
 
+    /// Only layers up to this one are wanted; `None`: none at all. An encoder that begins again begins with a keyframe.
+    pub fn set_highest(&mut self, highest: Option<u8>) {
+        for encoder in &mut self.layers {
+            let wanted = Some(encoder.layer) <= highest;
+            encoder.wants_keyframe |= wanted && !encoder.wanted;
+            encoder.wanted = wanted;
+        }
+    }
+
     pub fn request_keyframe(&mut self, rid: Option<Rid>) {
         for encoder in &mut self.layers {
             if rid.is_none() || encoder.rid == rid.as_deref() {
@@ -218,7 +230,7 @@ impl Camera {
             return;
         }
         let ticks = (elapsed.as_micros() * 90 / 1000) as u32;
-        for encoder in self.layers.iter_mut().filter(|e| e.on) {
+        for encoder in self.layers.iter_mut().filter(|e| e.on && e.wanted) {
             encoder.send(self.publisher, rtc, mid, pt, now, ticks);
         }
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parlour::transport::Protocol;
-use str0m_netem::{Input, Netem, NetemConfig, Output, Probability, RandomLoss};
+use str0m_netem::{Bitrate, DataSize, Input, Netem, NetemConfig, Output, Probability, RandomLoss};
 
 #[derive(Debug, Clone)]
 pub struct Packet {
@@ -31,6 +31,8 @@ pub struct Conditions {
     pub reorder_every: u32,
     /// 0.0 … 1.0 of the packets come twice.
     pub duplicates: f32,
+    /// Bits per second that fit through; 0 = all.
+    pub rate: u64,
 }
 
 impl Conditions {
@@ -41,7 +43,13 @@ impl Conditions {
         loss: 0.0,
         reorder_every: 0,
         duplicates: 0.0,
+        rate: 0,
     };
+
+    /// A line with a queue of a third of a second before it, as home routers have.
+    pub fn narrow(rate: u64) -> Conditions {
+        Conditions { rate, ..Conditions::GOOD }
+    }
 
     pub fn lossy(loss: f32) -> Conditions {
         Conditions { loss, ..Conditions::GOOD }
@@ -89,6 +97,10 @@ fn config(conditions: Conditions, seed: u64) -> NetemConfig {
         .seed(seed);
     if conditions.reorder_every > 0 {
         config = config.reorder_gap(conditions.reorder_every);
+    }
+    if conditions.rate > 0 {
+        let buffer = i64::try_from(conditions.rate / 8 / 3).expect("a rate of this world");
+        config = config.link(Bitrate::bps(conditions.rate), DataSize::bytes(buffer));
     }
     config
 }

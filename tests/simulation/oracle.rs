@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use parlour::sfu::{DataChannel, Sid, Speaker};
+use parlour::sfu::{DataChannel, Quality, Sid, Speaker};
 use str0m::rtp::RtpPacket;
 
 use crate::media::{Stamp, Vp8Numbers, read_audio, read_video};
@@ -38,6 +38,10 @@ pub struct Diary {
     pub streams: BTreeMap<(String, u32), Stream>,
     pub speakers: Vec<(Instant, Vec<Speaker>)>,
     pub subscribed: Vec<Sid>,
+    /// Videos that were paused (true) or went on.
+    pub stream_states: Vec<(Instant, Sid, bool)>,
+    /// What others want of this client's videos.
+    pub qualities: Vec<(Instant, Sid, Option<Quality>)>,
     /// Subscriptions that could not be served.
     pub failed: Vec<Sid>,
     pub messages: Vec<(DataChannel, Vec<u8>)>,

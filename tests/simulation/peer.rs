@@ -9,6 +9,7 @@ use str0m::net::{Protocol as RtcProtocol, Receive, TcpType};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
 
 use crate::network::{Conditions, Link, Packet};
+use crate::seals::Seals;
 
 pub struct Peer {
     pub rtc: Rtc,
@@ -25,6 +26,7 @@ pub struct Peer {
     pub withhold: Option<fn(u8) -> bool>,
     /// Open data channels by label.
     pub channels: Vec<(String, ChannelId)>,
+    pub seals: Seals,
 }
 
 impl Peer {
@@ -54,6 +56,7 @@ impl Peer {
             ice: IceConnectionState::New,
             withhold: None,
             channels: Vec::new(),
+            seals: Seals::default(),
         }
     }
 

@@ -57,7 +57,8 @@ fn an_old_picture_is_not_shown() {
 fn a_video_that_is_shown_again_goes_on_at_once() {
     let mut world = three_v1();
     let track = world.clients[0].tracks[1].sid.clone().expect("published");
-    let settings = |disabled| TrackSettings { disabled, quality: Quality::High, width: 1280, height: 720, fps: 0 };
+    let settings =
+        |disabled| TrackSettings { disabled, quality: Quality::High, width: 1280, height: 720, fps: 0, priority: 0 };
     let off_and_on = |world: &mut World, pause: Duration| {
         world.clients[1].outbox.push(Request::Settings { track: track.clone(), settings: settings(true) });
         world.run(pause);
@@ -72,8 +73,14 @@ fn a_video_that_is_shown_again_goes_on_at_once() {
     world.run(5 * SECOND);
     assert_eq!(off_and_on(&mut world, SECOND / 2).0, 1, "the keyframe is too old");
     world.run(SECOND);
-    let playback = world.clients[1].diary.video(0).play_video(world.now);
+    let video = world.clients[1].diary.video(0);
+    let playback = video.play_video(world.now);
     assert!(playback.broken == 0 && playback.longest_gap < SECOND, "{playback:?}");
+    // What was sent again takes no time on the media clock: sound and picture stay together.
+    let ends = [0, video.packets.len() - 1].map(|n| &video.packets[n]);
+    let shown = Duration::from_secs(ends[1].timestamp.wrapping_sub(ends[0].timestamp).into()) / 90_000;
+    let drift = shown.abs_diff(ends[1].at - ends[0].at);
+    assert!(drift < Duration::from_millis(60), "{drift:?}");
 }
 
 /// A decoder that missed a packet of the first keyframe gets it again: from the cache, or as a whole.

@@ -30,8 +30,14 @@ fn keyframes_are_asked_for_and_not_too_often() {
 fn settings_choose_the_layer() {
     let mut world = three_v1();
     let track = world.clients[0].tracks[1].sid.clone().expect("published");
-    let settings =
-        |disabled, quality, height| TrackSettings { disabled, quality, width: height * 16 / 9, height, fps: 0 };
+    let settings = |disabled, quality, height| TrackSettings {
+        disabled,
+        quality,
+        width: height * 16 / 9,
+        height,
+        fps: 0,
+        priority: 0,
+    };
     let low = settings(false, Quality::High, 180);
     world.clients[1].outbox.push(Request::Settings { track: track.clone(), settings: low });
     world.run(3 * SECOND);
@@ -39,7 +45,7 @@ fn settings_choose_the_layer() {
     let carol = world.clients[2].diary.video(0).play_video(world.now);
     assert_eq!((bob.last_layer, carol.last_layer), (0, 2), "settings are one's own");
     assert_eq!(bob.switches, carol.switches + 1);
-    let middle = TrackSettings { disabled: false, quality: Quality::Medium, width: 0, height: 0, fps: 0 };
+    let middle = TrackSettings { disabled: false, quality: Quality::Medium, width: 0, height: 0, fps: 0, priority: 0 };
     world.clients[1].outbox.push(Request::Settings { track: track.clone(), settings: middle });
     world.run(2 * SECOND);
     assert_eq!(world.clients[1].diary.video(0).play_video(world.now).last_layer, 1);
@@ -116,7 +122,7 @@ fn a_muted_camera_is_not_asked_for_keyframes() {
     world.run(2 * SECOND);
     let before = world.sfu.counts().keyframes_requested;
     // A viewer that shows the tile larger waits for another layer, but none comes before the camera is on again.
-    let settings = TrackSettings { disabled: false, quality: Quality::Low, width: 0, height: 0, fps: 0 };
+    let settings = TrackSettings { disabled: false, quality: Quality::Low, width: 0, height: 0, fps: 0, priority: 0 };
     world.clients[1].outbox.push(Request::Settings { track: camera, settings });
     world.run(5 * SECOND);
     assert_eq!(world.sfu.counts().keyframes_requested, before);

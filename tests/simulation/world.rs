@@ -303,6 +303,7 @@ impl World {
             let Some(peer) = peers.find(|p| p.public == route.destination) else { continue };
             for packet in packets {
                 let Route { protocol, source, destination } = route;
+                peer.seals.watch(packet);
                 peer.downlink.send(self.now, Packet { protocol, source, destination, bytes: packet.to_vec() });
             }
         }

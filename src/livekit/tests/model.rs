@@ -219,6 +219,7 @@ impl Rooms for Model {
             mid: None,
             muted: track.muted,
             simulcast: track.layers.len() > 1,
+            scalable: false,
             layers: track.layers.clone(),
             announced: track,
         };
@@ -248,8 +249,8 @@ impl Rooms for Model {
     }
 
     fn track_settings(&mut self, _: Now, _: ParticipantId, tracks: &[Sid], settings: TrackSettings) {
-        let TrackSettings { disabled, quality, width, height, fps } = settings;
-        self.commands.push(format!("settings {tracks:?} {disabled} {quality:?} {width}x{height} {fps}"));
+        let TrackSettings { disabled, quality, width, height, fps, priority } = settings;
+        self.commands.push(format!("settings {tracks:?} {disabled} {quality:?} {width}x{height} {fps} {priority}"));
     }
 
     fn update_metadata(

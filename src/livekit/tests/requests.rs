@@ -129,7 +129,14 @@ fn add_track_is_published_at_once_with_what_was_asked() {
 
 #[test]
 fn a_codec_we_lack_is_replaced_by_one_we_have() {
-    for (asked, got) in [("vp9", "video/VP8"), ("av1", "video/VP8"), ("h264", "video/H264"), ("VP8", "video/VP8")] {
+    for (asked, got) in [
+        ("h265", "video/VP8"),
+        ("vp9", "video/VP9"),
+        ("av1", "video/AV1"),
+        ("h264", "video/H264"),
+        ("VP8", "video/VP8"),
+        ("opus", "video/VP8"),
+    ] {
         let (mut rig, socket) = joined(Dialect::V1);
         let mut request = camera("cam");
         request.simulcast_codecs[0].codec = asked.to_owned();
@@ -308,14 +315,14 @@ fn subscribing_needs_permission_and_ends_somewhere() {
 fn track_setting() {
     let base = || proto::UpdateTrackSettings { track_sids: vec!["TR_1".to_owned()], ..Default::default() };
     let cases = [
-        (proto::UpdateTrackSettings { disabled: true, ..base() }, "settings [TR_1] true Low 0x0 0"),
-        (proto::UpdateTrackSettings { quality: 2, ..base() }, "settings [TR_1] false High 0x0 0"),
+        (proto::UpdateTrackSettings { disabled: true, ..base() }, "settings [TR_1] true Low 0x0 0 0"),
+        (proto::UpdateTrackSettings { quality: 2, ..base() }, "settings [TR_1] false High 0x0 0 0"),
         (
-            proto::UpdateTrackSettings { quality: 2, width: 320, height: 180, fps: 15, ..base() },
-            "settings [TR_1] false High 320x180 15",
+            proto::UpdateTrackSettings { quality: 2, width: 320, height: 180, fps: 15, priority: 2, ..base() },
+            "settings [TR_1] false High 320x180 15 2",
         ),
-        (proto::UpdateTrackSettings { quality: 3, ..base() }, "settings [TR_1] true High 0x0 0"),
-        (proto::UpdateTrackSettings { quality: 12, ..base() }, "settings [TR_1] false High 0x0 0"),
+        (proto::UpdateTrackSettings { quality: 3, ..base() }, "settings [TR_1] true High 0x0 0 0"),
+        (proto::UpdateTrackSettings { quality: 12, ..base() }, "settings [TR_1] false High 0x0 0 0"),
     ];
     for (settings, command) in cases {
         let (mut rig, socket) = joined(Dialect::V1);

@@ -7,7 +7,7 @@ use proto::signal_response::Message;
 use super::requests::payload;
 use super::*;
 use crate::livekit::{Dropped, VideoGrant, translate};
-use crate::sfu::{DataChannel, Event, EventKind, LeaveReason, Sid};
+use crate::sfu::{Codec, DataChannel, Event, EventKind, LeaveReason, Quality, Sid, StreamState};
 
 fn join_response(messages: &[Message]) -> &proto::JoinResponse {
     let Some(Message::Join(join)) = messages.first() else { panic!("expected join first: {messages:?}") };
@@ -94,7 +94,7 @@ fn the_join_response_field_by_field() {
         assert_eq!(*legacy, server.version);
         assert_eq!(join.sif_trailer.len(), 16);
         let codecs: Vec<_> = join.enabled_publish_codecs.iter().map(|codec| codec.mime.as_str()).collect();
-        assert_eq!(codecs, ["video/VP8", "video/H264", "audio/opus"]);
+        assert_eq!(codecs, ["video/VP8", "video/H264", "video/VP9", "video/AV1", "audio/opus", "audio/red"]);
         assert!(join.fast_publish && join.alternative_url.is_empty());
         assert!(matches!(messages[1], Message::RefreshToken(_)));
     }
@@ -465,7 +465,7 @@ fn the_state_of_a_resumed_client_is_checked_and_applied() {
     // It may come in the join request, or as the first message.
     let back = |sync_state| JoinRequest { reconnect: Some(sid.clone()), sync_state, ..request("alice", Dialect::V1) };
     let socket = rig.join(back(Some(state.clone()))).expect("an answer");
-    let commands = ["subscribe [TR_un] false", "settings [TR_off] true Low 0x0 0"];
+    let commands = ["subscribe [TR_un] false", "settings [TR_off] true Low 0x0 0 0"];
     assert_eq!(rig.rooms.commands, commands);
     rig.say(socket, Said::SyncState(state.clone()));
     assert_eq!(rig.signalling.dropped().get(Dropped::OutOfOrder), 1);
@@ -535,4 +535,47 @@ fn a_track_without_a_codec_is_not_announced() {
     assert_eq!(translate::track(&unknown).mime_type, "");
     info.tracks.push(unknown);
     assert_eq!(translate::participant(&info).tracks.len(), 1);
+}
+
+#[test]
+fn a_paused_video_is_told_and_its_return() {
+    let (mut rig, _, bob) = call();
+    for paused in [true, false] {
+        let state = StreamState { participant: translate::sid("PA_1"), track: translate::sid("TR_2"), paused };
+        let to = rig.id(bob);
+        rig.rooms.events.push_back(Event { to, kind: EventKind::StreamStates(vec![state]) });
+        rig.settle();
+        let messages = rig.messages(bob);
+        let [Message::StreamStateUpdate(update)] = &messages[..] else { panic!("{messages:?}") };
+        let [state] = &update.stream_states[..] else { panic!("{update:?}") };
+        assert_eq!((state.participant_sid.as_str(), state.track_sid.as_str()), ("PA_1", "TR_2"));
+        let expected = if paused { proto::StreamState::Paused } else { proto::StreamState::Active };
+        assert_eq!(state.state(), expected);
+    }
+}
+
+/// By name: what is left out stays as it is at the client, and a second codec would be published.
+#[test]
+#[allow(deprecated)]
+fn the_qualities_that_are_wanted_are_named_one_by_one() {
+    let (mut rig, alice, _) = call();
+    for (highest, expected) in [
+        (None, [false, false, false]),
+        (Some(Quality::Low), [true, false, false]),
+        (Some(Quality::Medium), [true, true, false]),
+        (Some(Quality::High), [true, true, true]),
+    ] {
+        let wanted = EventKind::QualityWanted { track: translate::sid("TR_2"), codec: Some(Codec::Vp8), highest };
+        let to = rig.id(alice);
+        rig.rooms.events.push_back(Event { to, kind: wanted });
+        rig.settle();
+        let messages = rig.messages(alice);
+        let [Message::SubscribedQualityUpdate(update)] = &messages[..] else { panic!("{messages:?}") };
+        let [codec] = &update.subscribed_codecs[..] else { panic!("{update:?}") };
+        assert_eq!((update.track_sid.as_str(), codec.codec.as_str()), ("TR_2", "vp8"));
+        assert_eq!(codec.qualities, update.subscribed_qualities);
+        let named: Vec<_> = codec.qualities.iter().map(|q| (q.quality(), q.enabled)).collect();
+        let names = [proto::VideoQuality::Low, proto::VideoQuality::Medium, proto::VideoQuality::High];
+        assert_eq!(named, names.into_iter().zip(expected).collect::<Vec<_>>());
+    }
 }

@@ -74,6 +74,7 @@ mod tests {
                 sequence: 0,
                 timestamp: 5_000 + (captured.as_millis() as u32) * 90,
                 marker: true,
+                codec: crate::sfu::Codec::Vp8,
                 payload: &[],
                 rewrite: Rewrite::None,
                 dependency: None,

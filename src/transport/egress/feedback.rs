@@ -50,7 +50,12 @@ impl Egress {
                 }
             }
             Packet::FullIntraRequest(request) => self.full_intra_request(&request),
-            Packet::TransportWide(_) | Packet::RemoteBitrate(_) | Packet::Goodbye(_) => {}
+            Packet::TransportWide(feedback) => {
+                if let Some(estimator) = &mut self.estimator {
+                    estimator.feedback(now, feedback.reference_time, feedback.arrivals());
+                }
+            }
+            Packet::RemoteBitrate(_) | Packet::Goodbye(_) => {}
         }
     }
 
@@ -65,7 +70,11 @@ impl Egress {
             let Some(stream) = self.streams.get_mut(id) else { continue };
             stream.found = true;
             let before = stream.reported_sequence.replace(block.highest_sequence);
-            self.quality.report(ntp, &block, before);
+            if let Some(round_trip) = self.quality.report(ntp, &block, before)
+                && let Some(estimator) = &mut self.estimator
+            {
+                estimator.round_trip(round_trip);
+            }
         }
     }
 

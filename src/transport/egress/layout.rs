@@ -1,10 +1,14 @@
 //! How packets of one section look on the wire: which header extensions the client understands there, under which ids.
 
 use crate::rtp::DependencyRewrite;
+use crate::rtp::dependency_descriptor::rewrite;
 use crate::rtp::header::{Form, Header, HeaderWriter};
 use crate::transport::Extensions;
 use crate::transport::codecs::HeaderExtension;
 use crate::transport::sdp::ExtMap;
+
+/// What the length byte of the two-byte form can tell (RFC 8285 §4.3).
+const MAX_ELEMENT_BYTES: usize = 255;
 
 /// The header extensions of one section; `None`: not negotiated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,8 +33,8 @@ impl ExtensionIds {
             audio_level: id(HeaderExtension::AudioLevel),
             video_orientation: id(HeaderExtension::VideoOrientation),
             abs_capture_time: id(HeaderExtension::AbsCaptureTime),
-            playout_delay: None,
-            dependency_descriptor: None,
+            playout_delay: id(HeaderExtension::PlayoutDelay),
+            dependency_descriptor: id(HeaderExtension::DependencyDescriptor),
         }
     }
 
@@ -60,7 +64,13 @@ pub fn write_header(
     extensions: &Extensions,
     dependency: Option<DependencyRewrite>,
 ) -> usize {
+    let mut room = [0; MAX_ELEMENT_BYTES];
     let descriptor = ids.dependency_descriptor.zip(extensions.dependency_descriptor.as_deref());
+    let descriptor = descriptor.and_then(|(id, bytes)| match dependency {
+        None => Some((id, bytes)),
+        // What the forwarder read can be rewritten.
+        Some(change) => rewrite(bytes, change, &mut room).map(|len| (id, &room[..len])),
+    });
     // Who negotiated a descriptor reads the form that a long one needs.
     let form = descriptor.map_or(Form::OneByte, |(id, bytes)| Form::OneByte.with(id, bytes.len()));
     let mut writer = HeaderWriter::new(out, header, form);
@@ -90,7 +100,6 @@ pub fn write_header(
         writer.element(id, &[a, b, c]);
     }
     if let Some((id, bytes)) = descriptor {
-        let _ = dependency;
         writer.element(id, bytes);
     }
     writer.finish()

@@ -69,6 +69,12 @@ impl<T> Slots<T> {
         self.slots.iter_mut().filter_map(|slot| slot.value.as_mut())
     }
 
+    pub fn iter_with_ids(&self) -> impl Iterator<Item = (SenderId, &T)> {
+        (0..)
+            .zip(&self.slots)
+            .filter_map(|(slot, entry)| Some((SenderId { serial: entry.serial, slot }, entry.value.as_ref()?)))
+    }
+
     fn slot(&mut self, id: SenderId) -> Option<&mut Slot<T>> {
         self.slots.get_mut(id.slot as usize).filter(|slot| slot.serial == id.serial)
     }
@@ -94,6 +100,7 @@ mod tests {
         assert_eq!(slots.get_mut(first), None);
         assert_eq!(slots.get_mut(third), Some(&mut 3));
         assert_eq!(slots.iter_mut().map(|v| *v).collect::<Vec<_>>(), [3, 2]);
+        assert_eq!(slots.iter_with_ids().collect::<Vec<_>>(), [(third, &3), (second, &2)]);
         assert_eq!(slots.add().slot, 2, "a place is given to one only");
     }
 }

@@ -9,16 +9,17 @@ use super::history::{History, Moment, Sent};
 use super::layout::ExtensionIds;
 use crate::rtp::ntp::NtpTime;
 use crate::rtp::rtcp::SenderInfo;
+use crate::sfu::Codec;
 use crate::transport::OutgoingPacket;
-use crate::transport::srtp::{SendKeys, SendStream};
+use crate::transport::srtp::{PacketIndex, SendKeys, SendStream};
 
 /// What a description says of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamSpec {
     pub ssrc: u32,
-    pub payload_type: u8,
-    /// SSRC and payload type of its retransmissions (RFC 4588).
-    pub rtx: Option<(u32, u8)>,
+    /// Of its retransmissions (RFC 4588), where they have a payload type.
+    pub rtx_ssrc: Option<u32>,
+    pub payload_types: PayloadTypes,
     /// Hz.
     pub clock_rate: u32,
     /// The section's id.
@@ -26,6 +27,22 @@ pub struct StreamSpec {
     pub extensions: ExtensionIds,
     /// Receivers play streams of the same name together.
     pub cname: String,
+}
+
+/// What the client calls the codec of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PayloadTypes {
+    pub media: u8,
+    /// Of packets without redundancy; else the same.
+    pub plain: u8,
+    /// Of retransmissions.
+    pub rtx: Option<u8>,
+}
+
+impl PayloadTypes {
+    pub fn of(&self, codec: Codec) -> u8 {
+        if codec == Codec::Red { self.media } else { self.plain }
+    }
 }
 
 #[derive(Debug)]
@@ -54,15 +71,24 @@ pub struct Retransmission {
     pub ssrc: u32,
     pub payload_type: u8,
     pub srtp: Option<SendStream>,
-    pub next_sequence: u64,
+    next_sequence: u64,
     pub history: History,
     pub budget: Budget,
+}
+
+impl Retransmission {
+    /// The right to send the next packet; `None` before there are keys.
+    pub fn claim(&mut self) -> Option<PacketIndex> {
+        let index = self.srtp.as_mut()?.claim(self.next_sequence)?;
+        self.next_sequence += 1;
+        Some(index)
+    }
 }
 
 impl Stream {
     /// `first_rtx_sequence`: below 2^15 (RFC 3711 §3.3.1).
     pub fn new(spec: StreamSpec, first_rtx_sequence: u16) -> Self {
-        let rtx = spec.rtx.map(|(ssrc, payload_type)| {
+        let rtx = spec.rtx_ssrc.zip(spec.payload_types.rtx).map(|(ssrc, payload_type)| {
             Box::new(Retransmission {
                 ssrc,
                 payload_type,
@@ -84,6 +110,16 @@ impl Stream {
             intra_request: None,
             reported_sequence: None,
             guard: Guard::default(),
+        }
+    }
+
+    /// The client's description says by which numbers it knows codec and extensions.
+    pub fn negotiated(&mut self, payload_types: PayloadTypes, extensions: ExtensionIds) {
+        self.spec.payload_types = payload_types;
+        self.spec.extensions = extensions;
+        match (&mut self.rtx, payload_types.rtx) {
+            (Some(rtx), Some(payload_type)) => rtx.payload_type = payload_type,
+            (rtx, _) => *rtx = None,
         }
     }
 

@@ -45,16 +45,17 @@ const MIN_QUEUE_MS: f32 = 10.0;
 /// A queue that stays above this is drained even though it does not grow.
 const STANDING_QUEUE_MS: f32 = 60.0;
 
+/// The lowest delay is that of this time or twice as much: long enough to see the queue empty, short enough to follow clocks
+/// that drift apart (100 ppm: 2 ms).
+const BASE_WINDOW: Micros = 10_000_000;
+
 /// A standing queue that has not become this much shorter within [`PATIENCE`] though we send less is not ours: another flow
 /// keeps it, or the route has become longer. It then counts as part of the path, and for a while only growth is minded:
 /// who gives way to every queue that others make is left with nothing.
 const SHRINKING: f32 = 0.8;
-const PATIENCE: Micros = 2_000_000;
-const SHARED_TIME: Micros = 15_000_000;
-
-/// The lowest delay is that of this time or twice as much: long enough to see the queue empty, short enough to follow clocks
-/// that drift apart (100 ppm: 2 ms).
-const BASE_WINDOW: Micros = 10_000_000;
+const PATIENCE: Micros = 3_000_000;
+/// By then the lowest delay has mostly been measured anew.
+const SHARED_TIME: Micros = BASE_WINDOW;
 
 /// No queue is this long: the receiver's clock jumped, or it makes the times up.
 const MAX_DELAY_CHANGE: Micros = 10_000_000;
@@ -237,9 +238,11 @@ impl Delay {
         } else {
             self.overused_for = None;
             if self.usage != Usage::Overuse {
-                self.usage = if growth_ms < -self.threshold_ms {
+                // Above a standing queue even a slow change for the better is one.
+                let draining = if self.standing.is_some() { self.threshold_ms / 2.0 } else { self.threshold_ms };
+                self.usage = if growth_ms < -draining {
                     Usage::Draining
-                } else if self.standing.is_some() && growth_ms > -self.threshold_ms / 2.0 {
+                } else if self.standing.is_some() {
                     Usage::Standing
                 } else {
                     Usage::Normal
@@ -260,8 +263,6 @@ impl Delay {
         } else if now - since > PATIENCE {
             self.standing = None;
             self.shared_until = now + SHARED_TIME;
-            self.base = Base::default();
-            self.base.observe(now, self.smoothed_ms);
         }
     }
 

@@ -212,3 +212,60 @@ fn loss_probability(bandwidth: f64, inherent: f64, seen: Observation) -> f64 {
     let excess = (1.0 - bandwidth / f64::from(seen.bitrate).max(1.0)).max(0.0);
     (inherent + (1.0 - inherent) * excess).clamp(MIN_INHERENT, 1.0 - MIN_INHERENT)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CEILING: f64 = 2e6;
+
+    /// Five seconds of a megabit per second; every tenth packet is reported lost and maybe found a little later.
+    fn after_late_packets(are_found: bool) -> Loss {
+        let mut loss = Loss::new();
+        for packet in 0..500 {
+            loss.reported(packet * 10_000, 1250, packet % 10 == 3);
+            if are_found && packet % 10 == 9 {
+                loss.found();
+            }
+            loss.update(CEILING, 1e6);
+        }
+        loss
+    }
+
+    #[test]
+    fn late_packets_are_not_lost() {
+        assert!((after_late_packets(false).ratio() - 0.1).abs() < 0.02);
+        assert!(after_late_packets(true).ratio() < 0.01);
+    }
+
+    #[test]
+    fn losses_that_grow_with_the_rate_limit_it() {
+        // Sent between 1 and 1.5 Mb/s, of which one megabit arrives; against a tenth lost of whatever is sent.
+        let run = |lost: fn(f64) -> f64| {
+            let mut loss = Loss::new();
+            let mut credit = 0.0;
+            for packet in 0..1000 {
+                let bytes = 1250.0 + 625.0 * ((packet / 50) % 3) as f64 / 2.0;
+                credit += lost(bytes * 800.0);
+                loss.reported(packet * 10_000, bytes as u16, credit >= 1.0);
+                credit -= if credit >= 1.0 { 1.0 } else { 0.0 };
+                loss.update(CEILING, 1e6);
+            }
+            loss.limit().unwrap_or(CEILING)
+        };
+        let policed = run(|bitrate| (1.0 - 1e6 / bitrate).max(0.0));
+        assert!((0.8e6..1.3e6).contains(&policed), "{policed}");
+        let random = run(|_| 0.1);
+        assert!(random > 1.6e6, "{random}");
+    }
+
+    #[test]
+    fn no_loss_is_no_limit() {
+        let mut loss = Loss::new();
+        for packet in 0..200 {
+            loss.reported(packet * 10_000, 1250, false);
+            loss.update(CEILING, 1e6);
+        }
+        assert_eq!((loss.limit(), loss.ratio()), (None, 0.0));
+    }
+}

@@ -12,12 +12,12 @@
 //!              └─▶ probe          how fast did a burst arrive? ──▶ lifts both ────────────────────────┘
 //! ```
 //!
-//! - [`history`]: what was sent, sixteen bytes a packet.
-//! - [`acknowledged`]: the rate that demonstrably arrives; bounds how far the estimate may rise.
-//! - [`delay`]: groups, line fit and adaptive threshold: is the queue growing, standing, draining?
-//! - [`rate`]: additive and multiplicative increase, multiplicative decrease.
-//! - [`loss`]: maximum likelihood of inherent loss and bandwidth.
-//! - [`probe`]: when to probe how fast, and what came of it.
+//! - `history`: what was sent, sixteen bytes a packet.
+//! - `acknowledged`: the rate that demonstrably arrives; bounds how far the estimate may rise.
+//! - `delay`: groups, line fit and adaptive threshold: is the queue growing, standing, draining?
+//! - `rate`: additive and multiplicative increase, multiplicative decrease.
+//! - `loss`: maximum likelihood of inherent loss and bandwidth.
+//! - `probe`: when to probe how fast, and what came of it.
 //!
 //! The receiver is not trusted: each packet is counted once, an arrival faster than the sending proves nothing, and numbers
 //! never sent are skipped. The worst that forged feedback achieves is a wrong rate for the forger, at most half more than
@@ -52,7 +52,7 @@ pub use probe::{Probe, ProbeId};
 /// within half a second whether there is more.
 pub const START_BITRATE: u64 = 1_000_000;
 
-/// An estimate is never lower, bits per second: the lowest layer of one video, or nothing; audio is not counted against it.
+/// An estimate is never lower, bits per second: less is no video, and too little to notice that the path is back.
 pub const MIN_BITRATE: u64 = 50_000;
 
 /// An estimate is never higher, bits per second: dozens of videos in the best layer, more than a screen shows.
@@ -64,6 +64,12 @@ const SILENCE: Micros = 2_000_000;
 /// Then the estimate is halved, and again each time this has passed.
 const SILENCE_STEP: Micros = 1_000_000;
 const SILENCE_FACTOR: f64 = 0.5;
+
+/// The first estimate is a guess until a probe or a queue has spoken; for no longer than this, as a client whose path
+/// carries no probe has to be served, too.
+const GUESSING: Micros = 1_000_000;
+/// A fall below this share of the guess is news of the path.
+const GUESS_LOST: f64 = 0.95;
 
 /// No probe while the queue is longer, nor while losses limit the rate and are still above this.
 const CALM_QUEUE_MS: f32 = 30.0;
@@ -95,7 +101,9 @@ pub struct Estimator {
     /// From receiver reports, else from feedback, which takes its time.
     reported_round_trip: Option<Micros>,
     feedback_round_trip: Option<Micros>,
-    has_feedback: bool,
+    first_feedback: Option<Micros>,
+    /// The estimate is no mere guess any more.
+    is_founded: bool,
     /// The number after the last that was reported.
     unreported: u64,
     /// When packets under way have been unanswered for too long.
@@ -121,7 +129,8 @@ impl Estimator {
             probes: Probes::new(),
             reported_round_trip: None,
             feedback_round_trip: None,
-            has_feedback: false,
+            first_feedback: None,
+            is_founded: false,
             unreported: 0,
             silent_at: None,
         }
@@ -133,13 +142,14 @@ impl Estimator {
         let sent = self.micros(now);
         let bytes = bytes.min(u16::MAX.into()) as u16;
         self.history.push(number, SentPacket { sent, bytes, probe, state: State::InFlight });
-        if self.has_feedback && self.silent_at.is_none() {
+        if self.first_feedback.is_some() && self.silent_at.is_none() {
             self.silent_at = Some(sent + SILENCE);
         }
     }
 
     /// A transport-wide feedback: its reference time (24 bits, in 64 ms), and for each packet it is about the low 16 bits
-    /// of its number and when it arrived, in ticks of 250 µs since the reference time, or `None` if it did not.
+    /// of its number and when it arrived, in ticks of 250 µs since the reference time, or `None` if it did not. Both
+    /// are as `rtp::twcc` reads them.
     pub fn feedback(
         &mut self,
         now: Instant,
@@ -182,7 +192,7 @@ impl Estimator {
         }
         // Feedback that tells nothing new is no sign of life either.
         let Some(newest) = newest else { return };
-        self.has_feedback = true;
+        self.first_feedback.get_or_insert(now);
         self.unreported = self.unreported.max(last.map_or(0, |last| last + 1));
         self.silent_at = None;
         self.feedback_round_trip = Some((now - newest).clamp(0, MAX_ROUND_TRIP.as_micros() as Micros));
@@ -195,6 +205,7 @@ impl Estimator {
         if let Some(bitrate) = self.probes.result(now) {
             self.rate.probed(now, bitrate);
             self.loss.probed(bitrate);
+            self.is_founded = true;
         }
         let usage = self.delay.usage();
         if let (Some(acknowledged), Some(recently_acknowledged)) =
@@ -207,6 +218,8 @@ impl Estimator {
             self.rate.update(now, &report);
             self.loss.update(self.rate.bitrate(), acknowledged);
         }
+        let guessed_long = self.first_feedback.is_some_and(|first| now - first >= GUESSING);
+        self.is_founded |= guessed_long || self.bitrate() < START_BITRATE as f64 * GUESS_LOST;
         self.probes.set_estimate(now, self.bitrate());
     }
 
@@ -218,9 +231,9 @@ impl Estimator {
     }
 
     /// Bits per second that the path carries, all packets with a transport-wide number taken together.
-    /// `None` before the first feedback; a client that sends none is not estimated.
+    /// `None` until feedback has told something of the path; a client that sends none is not estimated.
     pub fn estimate(&self) -> Option<u64> {
-        self.has_feedback.then(|| self.bitrate() as u64)
+        self.is_founded.then(|| self.bitrate() as u64)
     }
 
     fn bitrate(&self) -> f64 {
@@ -243,7 +256,7 @@ impl Estimator {
             self.probes.set_estimate(now, self.bitrate());
         }
         // The path is not probed before there is feedback: some clients send none, and none could tell the result.
-        if !self.has_feedback {
+        if self.first_feedback.is_none() {
             return None;
         }
         let is_calm = self.acknowledged.rate().is_some()
@@ -254,7 +267,7 @@ impl Estimator {
 
     /// When to call [`Self::poll_probe`] next; may have passed. Changes with every other call.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let probe = self.has_feedback.then(|| self.probes.next_timeout(self.bitrate())).flatten();
+        let probe = self.first_feedback.is_some().then(|| self.probes.next_timeout(self.bitrate())).flatten();
         let next = [self.silent_at, probe].into_iter().flatten().min()?;
         self.epoch?.checked_add(Duration::from_micros(u64::try_from(next).ok()?))
     }

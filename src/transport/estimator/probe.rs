@@ -290,3 +290,80 @@ impl Cluster {
         (spread > 0.0 && seconds_per_packet > 0.0).then(|| self.bytes as f64 * 8.0 / (seconds_per_packet * numbers))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DESIRED: f64 = 4e6;
+
+    /// What a probe of 2.4 Mb/s finds when packet `n` is sent and arrives at these microseconds.
+    fn found(sent: impl Fn(i64) -> Micros, arrival: impl Fn(i64) -> Micros) -> Option<f64> {
+        let mut probes = Probes::new();
+        probes.set_desired(0, DESIRED);
+        let probe = probes.poll(0, 800e3, true, 0.004).expect("more is wanted");
+        assert_eq!(probe.bitrate, 2_400_000);
+        let packets = probe.min_bytes.div_ceil(1200) as i64;
+        for packet in 0..packets {
+            probes.received(probe.id, packet as u64, sent(packet), arrival(packet), 1200);
+        }
+        probes.result(100_000)
+    }
+
+    fn assert_near(found: Option<f64>, expected: f64) {
+        assert!(found.is_some_and(|found| (found / expected - 1.0).abs() < 0.04), "{found:?}, not {expected}");
+    }
+
+    #[test]
+    fn a_free_path_carries_what_was_sent() {
+        assert_near(found(|n| n * 4000, |n| 77 + n * 4000), 2.4e6);
+    }
+
+    #[test]
+    fn a_bottleneck_spaces_packets_out() {
+        assert_near(found(|n| n * 4000, |n| n * 9600), 0.95e6);
+    }
+
+    #[test]
+    fn jitter_matters_little() {
+        assert_near(found(|n| n * 4000, |n| n * 9600 + [3000, -3000, -3000, 3000][n as usize % 4]), 0.95e6);
+    }
+
+    #[test]
+    fn arrivals_faster_than_sent_prove_nothing() {
+        assert_near(found(|n| n * 8000, |n| n), 1.2e6);
+        assert_near(found(|n| n * 8000, |_| 0), 1.2e6);
+        assert_near(found(|n| n * 8000, |n| -n), 1.2e6);
+        // Sent all at once: no more than the target.
+        assert_near(found(|_| 0, |n| n), 2.4e6);
+    }
+
+    #[test]
+    fn few_packets_are_no_result() {
+        let mut probes = Probes::new();
+        probes.set_desired(0, DESIRED);
+        let probe = probes.poll(0, 800e3, true, 0.0).expect("more is wanted");
+        for packet in 0..3 {
+            probes.received(probe.id, packet, 0, 4000 * packet as Micros, 1200);
+        }
+        assert_eq!(probes.result(100_000), None);
+        assert_eq!(probes.poll(TIMEOUT - 1, 800e3, true, 0.0), None);
+        // It failed for want of an answer: the next waits.
+        assert_eq!(probes.poll(TIMEOUT, 800e3, true, 0.0), None);
+        assert_eq!(probes.next_timeout(800e3), Some(TIMEOUT + MIN_PAUSE));
+        assert!(probes.poll(TIMEOUT + MIN_PAUSE, 800e3, true, 0.0).is_some());
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_probed() {
+        let mut probes = Probes::new();
+        assert_eq!(probes.poll(0, 1e6, true, 0.0), None);
+        probes.set_desired(0, 1e6);
+        assert_eq!(probes.poll(0, 1e6, true, 0.0), None);
+        assert_eq!(probes.next_timeout(1e6), None);
+        probes.set_desired(0, 1.5e6);
+        assert_eq!(probes.poll(0, 1e6, false, 0.0), None, "the path is not calm");
+        let bitrate = probes.poll(RETRY, 1e6, true, 0.0).map(|probe| probe.bitrate);
+        assert_eq!(bitrate, Some(1_800_000));
+    }
+}

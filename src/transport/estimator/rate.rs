@@ -12,6 +12,9 @@ const DECREASE: f64 = 0.85;
 /// The same when the queue only stands.
 const DRAIN: f64 = 0.94;
 
+/// Draining leaves this share of the rate before it: what does not shrink by then will not, see `delay.rs`.
+const MAX_DRAIN: f64 = 0.6;
+
 /// A longer queue is drained faster, within this time.
 const DRAIN_TIME_MS: f64 = 1000.0;
 /// But no less than this share of the arriving rate is left.
@@ -55,6 +58,8 @@ pub struct Rate {
     last_update: Option<Micros>,
     /// A decrease or a probe shows its effect before this: until then the queue tells nothing new.
     settled_at: Micros,
+    /// The rate when a standing queue was first seen.
+    drained_from: Option<f64>,
 }
 
 /// What one feedback says.
@@ -77,6 +82,7 @@ impl Rate {
             capacity: Capacity::default(),
             last_update: None,
             settled_at: 0,
+            drained_from: None,
         }
     }
 
@@ -88,8 +94,17 @@ impl Rate {
     pub fn update(&mut self, now: Micros, report: &Report) {
         let step = self.last_update.replace(now).map_or(0.0, |last| (now - last) as f64 / 1e6).min(1.0);
         match report.usage {
+            Usage::Standing | Usage::Draining => {}
+            Usage::Normal | Usage::Overuse => self.drained_from = None,
+        }
+        match report.usage {
             Usage::Overuse => self.decrease(now, report, DECREASE),
-            Usage::Standing => self.decrease(now, report, DRAIN),
+            Usage::Standing => {
+                let from = *self.drained_from.get_or_insert(self.bitrate);
+                if self.bitrate > MAX_DRAIN * from {
+                    self.decrease(now, report, DRAIN);
+                }
+            }
             Usage::Normal if report.queue_ms < HOLD_QUEUE_MS => self.increase(step, report),
             Usage::Normal | Usage::Draining => {}
         }

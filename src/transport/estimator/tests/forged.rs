@@ -151,3 +151,27 @@ proptest! {
         }
     }
 }
+
+/// A steady megabit per second, and a receiver that says more than once, and of more packets than there are, that all arrived.
+#[test]
+fn each_packet_counts_once() {
+    let start = Instant::now();
+    let mut estimator = Estimator::new();
+    for round in 0..300u64 {
+        for packet in 0..10 {
+            let now = start + Duration::from_millis(round * 100 + packet * 10);
+            estimator.set_desired(now, MAX_BITRATE);
+            // Nobody sends the probes.
+            let _ = estimator.poll_probe(now);
+            estimator.sent(now, round * 10 + packet, 1250, None);
+        }
+        let now = start + Duration::from_millis(round * 100 + 99);
+        for _ in 0..10 {
+            let first = (round * 10).saturating_sub(50);
+            let arrivals = (first..round * 10 + 100).map(|number| (number as u16, Some(number as i64 * 40)));
+            estimator.feedback(now, 0, arrivals);
+        }
+    }
+    let estimate = estimator.estimate();
+    assert!(estimate.is_some_and(|estimate| (1_000_000..=1_510_000).contains(&estimate)), "{estimate:?}");
+}

@@ -96,11 +96,18 @@ pub struct Sender {
     fresh: Vec<u64>,
     expected: u64,
     next_feedback: Micros,
-    feedback: VecDeque<(Micros, u32, Vec<(u16, Option<i64>)>)>,
+    feedback: VecDeque<Feedback>,
     pub padding_bytes: usize,
     /// When, and bits per second.
     pub probes: Vec<(Micros, u64)>,
     pub received_bytes: usize,
+}
+
+/// On its way to the sender.
+struct Feedback {
+    arrives_at: Micros,
+    reference_time: u32,
+    packets: Vec<(u16, Option<i64>)>,
 }
 
 /// Every 100 ms.
@@ -360,8 +367,9 @@ impl Path {
         let packets = packets.collect();
         sender.expected = sender.expected.max(last + 1);
         if !sender.mute && self.random.f64() >= self.link.feedback_loss {
-            let at = now + self.link.propagation;
-            sender.feedback.push_back((at, reference as u32 & 0xff_ffff, packets));
+            let arrives_at = now + self.link.propagation;
+            let reference_time = reference as u32 & 0xff_ffff;
+            sender.feedback.push_back(Feedback { arrives_at, reference_time, packets });
         }
         let keep = sender.expected.saturating_sub(1000);
         sender.arrivals = sender.arrivals.split_off(&keep);
@@ -371,9 +379,9 @@ impl Path {
     fn receive_feedback(&mut self, index: usize) {
         let now = self.instant();
         let sender = &mut self.senders[index];
-        while sender.feedback.front().is_some_and(|(at, ..)| *at <= self.now) {
-            let Some((_, reference, packets)) = sender.feedback.pop_front() else { break };
-            sender.estimator.feedback(now, reference, packets);
+        while sender.feedback.front().is_some_and(|feedback| feedback.arrives_at <= self.now) {
+            let Some(feedback) = sender.feedback.pop_front() else { break };
+            sender.estimator.feedback(now, feedback.reference_time, feedback.packets);
         }
     }
 

@@ -1,0 +1,247 @@
+//! Everything of a worker that touches the network: its sockets, the wait for them, and the other workers behind the same
+//! port. Outlives the rooms when they panic, so that the others get their packets all the while.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token, Waker};
+use tracing::warn;
+
+use super::post::{Mail, Mailbox, Post};
+use super::tcp::Tcp;
+use super::udp::{Received, Udp};
+use super::{Options, candidates};
+use crate::sfu::{Now, Sfu, WorkerId};
+use crate::transport::{Datagram, Protocol};
+
+const UDP: Token = Token(0);
+const LISTENER: Token = Token(1);
+const WAKER: Token = Token(2);
+const FIRST_CONNECTION: usize = 3;
+
+const EVENTS: usize = 256;
+/// Batches read from the UDP socket before what came of them is sent: enough for a frame of every publisher in a large
+/// room, few enough that the first of them does not wait longer than a fraction of a millisecond.
+const MAX_BATCHES_PER_TURN: usize = 4;
+
+/// What a worker's sockets did since they were opened; for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub waits: u64,
+    pub receive_calls: u64,
+    pub send_calls: u64,
+    /// System calls made to wake other workers.
+    pub wakes: u64,
+    /// Messages that the kernel took, of one or more packets each.
+    pub messages_sent: u64,
+    /// UDP packets in them.
+    pub packets_sent: u64,
+    /// Packets to send that the socket's buffer had no room for.
+    pub send_overflowed: u64,
+    /// Packets that the kernel would not send.
+    pub send_refused: u64,
+    /// Packets given to the worker whose they are.
+    pub handed_over: u64,
+    /// Packets that it had no room for.
+    pub hand_over_overflowed: u64,
+}
+
+pub(super) struct Wire {
+    pub udp: Udp,
+    pub tcp: Tcp,
+    pub post: Post,
+    poll: Poll,
+    events: Events,
+    /// The UDP socket may have more to read; no event tells of it again.
+    udp_waits: bool,
+    /// TCP connections that are ready.
+    ready: Vec<Token>,
+    mail: Mail,
+    waits: u64,
+}
+
+/// The wires of all workers, and what goes with them.
+pub(super) struct Wires {
+    pub wires: Vec<Wire>,
+    pub wakers: Vec<Arc<Waker>>,
+    /// Where clients can reach us.
+    pub candidates: Vec<(Protocol, SocketAddr)>,
+}
+
+impl Wires {
+    pub fn open(options: &Options) -> io::Result<Wires> {
+        let workers = options.workers;
+        let mut udp = Udp::bind(options.udp, workers).map_err(|e| explain("media.udp", options.udp, e))?;
+        let mut tcp =
+            Tcp::bind(options.tcp, workers, FIRST_CONNECTION).map_err(|e| explain("media.tcp", options.tcp, e))?;
+        let (udp_address, tcp_address) = match (udp.first(), tcp.first()) {
+            (Some(udp), Some(tcp)) => (udp.address()?, tcp.address()?),
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "media.workers: at least one")),
+        };
+        let candidates = candidates(&options.public_addresses, udp_address, tcp_address);
+        let polls: Vec<Poll> = (0..workers).map(|_| Poll::new()).collect::<io::Result<_>>()?;
+        let wakers: Vec<Arc<Waker>> =
+            polls.iter().map(|poll| Ok(Arc::new(Waker::new(poll.registry(), WAKER)?))).collect::<io::Result<_>>()?;
+        let boxes: Arc<[Mailbox]> = wakers.iter().map(|waker| Mailbox::new(waker.clone())).collect();
+        let mut wires = Vec::with_capacity(workers);
+        for (index, poll) in polls.into_iter().enumerate() {
+            let too_many = || io::Error::new(io::ErrorKind::InvalidInput, "media.workers: too many");
+            let worker = WorkerId::new(index).ok_or_else(too_many)?;
+            let (mut udp, mut tcp) = (udp.remove(0), tcp.remove(0));
+            udp.know(&candidates);
+            tcp.know(&candidates);
+            poll.registry().register(udp.source(), UDP, Interest::READABLE)?;
+            poll.registry().register(tcp.source(), LISTENER, Interest::READABLE)?;
+            wires.push(Wire {
+                udp,
+                tcp,
+                post: Post::new(worker, boxes.clone()),
+                poll,
+                events: Events::with_capacity(EVENTS),
+                udp_waits: false,
+                ready: Vec::new(),
+                mail: Mail::default(),
+                waits: 0,
+            });
+        }
+        Ok(Wires { wires, wakers, candidates })
+    }
+}
+
+impl Wire {
+    /// Waits until something can be read, another thread calls, or the time is over.
+    pub fn wait(&mut self, timeout: Duration) {
+        let timeout = if self.udp_waits || self.tcp.has_unread() { Duration::ZERO } else { timeout };
+        self.waits += 1;
+        if let Err(error) = self.poll.poll(&mut self.events, Some(timeout))
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            warn!(%error, "waiting for the network failed");
+        }
+    }
+
+    /// Reads what there is, within bounds; what is another worker's goes there.
+    pub fn receive(&mut self, now: Now, sfu: &mut Sfu) {
+        self.tcp.take_unread(&mut self.ready);
+        for event in &self.events {
+            match event.token() {
+                UDP => self.udp_waits = true,
+                LISTENER => self.tcp.accept(self.poll.registry(), now.instant),
+                WAKER => {}
+                connection => self.ready.push(connection),
+            }
+        }
+        self.events.clear();
+        self.receive_udp(now, sfu);
+        self.receive_tcp(now, sfu);
+        self.collect(now, sfu);
+        self.post.dispatch();
+    }
+
+    fn receive_udp(&mut self, now: Now, sfu: &mut Sfu) {
+        let post = &mut self.post;
+        for _ in 0..MAX_BATCHES_PER_TURN {
+            if !self.udp_waits {
+                return;
+            }
+            let more = self.udp.receive(|received| match post.elsewhere(&received.source, received.bytes) {
+                Some(worker) => post.hand_over(worker, &received),
+                None => sfu.receive(now, datagram(&received)),
+            });
+            // Errors of single peers (ICMP) end up here too: the socket itself is fine.
+            self.udp_waits = more.unwrap_or(true);
+            if sfu.outbox().is_full() {
+                return;
+            }
+        }
+    }
+
+    fn receive_tcp(&mut self, now: Now, sfu: &mut Sfu) {
+        let mut ready = std::mem::take(&mut self.ready);
+        for token in ready.drain(..) {
+            let post = &self.post;
+            let moved = self.tcp.ready(
+                self.poll.registry(),
+                token,
+                now.instant,
+                |packet| post.addressee(packet),
+                |source, destination, bytes| sfu.receive(now, tcp_datagram(source, destination, bytes)),
+            );
+            if let Some((worker, stream)) = moved {
+                self.post.move_stream(worker, stream);
+            }
+        }
+        self.ready = ready;
+    }
+
+    /// Takes what other workers found.
+    fn collect(&mut self, now: Now, sfu: &mut Sfu) {
+        if !self.post.collect(&mut self.mail) {
+            return;
+        }
+        for received in self.mail.packets.iter() {
+            self.udp.handed_over(&received);
+            sfu.receive(now, datagram(&received));
+        }
+        self.mail.packets.clear();
+        for stream in self.mail.streams.drain(..) {
+            self.tcp.adopt(self.poll.registry(), now.instant, stream, |source, destination, bytes| {
+                sfu.receive(now, tcp_datagram(source, destination, bytes));
+            });
+        }
+    }
+
+    /// Sends what is in the outbox, and tells the others what they have to know.
+    pub fn send(&mut self, sfu: &mut Sfu) {
+        let outbox = sfu.outbox();
+        if !outbox.is_empty() {
+            self.udp.send(outbox);
+            self.tcp.send(self.poll.registry(), outbox);
+            outbox.clear();
+        }
+    }
+
+    pub fn close_idle(&mut self, now: Now) {
+        self.tcp.close_idle(self.poll.registry(), now.instant);
+    }
+
+    /// The rooms are lost: so is all that led to them.
+    pub fn lose_connections(&mut self) {
+        self.tcp.close_all(self.poll.registry());
+        self.mail = Mail::default();
+        self.ready.clear();
+        self.post.note_loss();
+        self.post.dispatch();
+    }
+
+    pub fn traffic(&self) -> Traffic {
+        let (sent, post) = (self.udp.sent(), self.post.counts());
+        Traffic {
+            waits: self.waits,
+            receive_calls: self.udp.calls(),
+            send_calls: sent.calls,
+            wakes: post.wakes,
+            messages_sent: sent.messages,
+            packets_sent: sent.packets,
+            send_overflowed: sent.overflowed,
+            send_refused: sent.refused,
+            handed_over: post.handed_over,
+            hand_over_overflowed: post.overflowed,
+        }
+    }
+}
+
+fn datagram<'a>(received: &Received<'a>) -> Datagram<'a> {
+    let Received { source, candidate, bytes, .. } = *received;
+    Datagram { protocol: Protocol::Udp, source, destination: candidate, bytes }
+}
+
+fn tcp_datagram(source: SocketAddr, destination: SocketAddr, bytes: &[u8]) -> Datagram<'_> {
+    Datagram { protocol: Protocol::Tcp, source, destination, bytes }
+}
+
+fn explain(key: &str, address: SocketAddr, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{key}: cannot listen on {address}: {error}"))
+}

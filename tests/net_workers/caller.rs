@@ -1,0 +1,327 @@
+//! A caller on real sockets: LiveKit's newer dialect over the node's handle, and a whole str0m behind it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use livekit_protocol as proto;
+use parlour::livekit::{Claims, Dialect, JoinRequest, Outgoing};
+use parlour::net::{JoinRefused, Node, SignalStream};
+use parlour::sfu::{Permissions, WorkerId};
+use parlour::transport::framing::{self, Deframer};
+use proto::signal_request::Message as Request;
+use proto::signal_response::Message as Response;
+use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::media::{Direction, MediaKind, Mid, Pt};
+use str0m::net::{Protocol, Receive, TcpType};
+use str0m::rtp::{ExtensionValues, RtpWrite};
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
+
+const OPUS: u8 = 111;
+const SAMPLES_PER_PACKET: u32 = 960;
+const PACKET_INTERVAL: Duration = Duration::from_millis(20);
+
+enum Socket {
+    Udp(UdpSocket),
+    /// Before the answer tells where to connect to.
+    TcpToBe,
+    Tcp {
+        stream: TcpStream,
+        deframer: Deframer,
+        unsent: VecDeque<u8>,
+    },
+}
+
+pub struct Caller {
+    pub name: String,
+    rtc: Rtc,
+    socket: Socket,
+    local: SocketAddr,
+    timeout: Instant,
+    stream: SignalStream,
+    pending: Option<SdpPendingOffer>,
+    microphone: Option<Mid>,
+    next_packet: Instant,
+    sent: u32,
+    pub connected: bool,
+    /// Audio packets of each other caller, by the byte they carry.
+    pub heard: BTreeMap<u8, usize>,
+    /// The ICE user fragment of the server's side.
+    pub fragment: String,
+    /// Signalling ended.
+    pub closed: bool,
+    pub left: bool,
+    pub sid: String,
+}
+
+pub fn request(identity: &str, room: &str) -> JoinRequest {
+    JoinRequest {
+        dialect: Dialect::V1,
+        identity: identity.into(),
+        room: room.into(),
+        name: String::new(),
+        metadata: String::new(),
+        attributes: BTreeMap::new(),
+        permissions: Permissions {
+            can_publish: true,
+            can_subscribe: true,
+            can_publish_data: true,
+            can_publish_sources: Vec::new(),
+            can_update_metadata: true,
+            hidden: false,
+        },
+        may_create_room: true,
+        claims: Claims { sub: identity.into(), ..Default::default() },
+        protocol: 17,
+        client_protocol: 2,
+        client: "test".into(),
+        auto_subscribe: true,
+        adaptive_stream: false,
+        reconnect: None,
+        add_tracks: Vec::new(),
+        publisher_offer: None,
+        sync_state: None,
+    }
+}
+
+impl Caller {
+    pub async fn udp(node: &Node, room: &str, name: &str) -> Result<Caller, JoinRefused> {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let local = socket.local_addr().unwrap();
+        Caller::join(node, room, name, Socket::Udp(socket), local).await
+    }
+
+    pub async fn tcp(node: &Node, room: &str, name: &str) -> Result<Caller, JoinRefused> {
+        Caller::join(node, room, name, Socket::TcpToBe, SocketAddr::from(([127, 0, 0, 1], 9))).await
+    }
+
+    async fn join(
+        node: &Node,
+        room: &str,
+        name: &str,
+        socket: Socket,
+        local: SocketAddr,
+    ) -> Result<Caller, JoinRefused> {
+        let now = Instant::now();
+        let mut rtc = RtcConfig::new().set_rtp_mode(true).build(now);
+        if matches!(socket, Socket::Udp(_)) {
+            rtc.add_local_candidate(Candidate::builder().udp().host(local).build().unwrap());
+        }
+        let mut api = rtc.sdp_api();
+        api.add_channel("_reliable".into());
+        let cid = format!("{name}-microphone");
+        let microphone =
+            api.add_media(MediaKind::Audio, Direction::SendOnly, Some("stream".into()), Some(cid.clone()), None);
+        for _ in 0..3 {
+            api.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
+        }
+        let (offer, pending) = api.apply().unwrap();
+        let track = proto::AddTrackRequest {
+            cid,
+            r#type: proto::TrackType::Audio as i32,
+            source: proto::TrackSource::Microphone as i32,
+            ..Default::default()
+        };
+        let description = proto::SessionDescription {
+            r#type: "offer".into(),
+            sdp: offer.to_sdp_string(),
+            id: 1,
+            ..Default::default()
+        };
+        let request =
+            JoinRequest { add_tracks: vec![track], publisher_offer: Some(description), ..request(name, room) };
+        let stream = node.join(request).await?;
+        Ok(Caller {
+            name: name.into(),
+            rtc,
+            socket,
+            local,
+            timeout: now,
+            stream,
+            pending: Some(pending),
+            microphone: Some(microphone),
+            next_packet: now,
+            sent: 0,
+            connected: false,
+            heard: BTreeMap::new(),
+            fragment: String::new(),
+            closed: false,
+            left: false,
+            sid: String::new(),
+        })
+    }
+
+    /// The worker that its connection is on.
+    pub fn worker(&self) -> WorkerId {
+        WorkerId::of_ufrag(&self.fragment).expect("one of ours")
+    }
+
+    pub async fn leave(&self) {
+        let _ = self.stream.requests.send(Request::Leave(proto::LeaveRequest::default())).await;
+    }
+
+    /// Everything that can be done without waiting.
+    pub fn run(&mut self) {
+        loop {
+            match self.stream.responses.try_recv() {
+                Ok(Outgoing::Message(message)) => self.hear(message.message.unwrap()),
+                Ok(Outgoing::Close(_)) => self.left = true,
+                Err(tokio::sync::mpsc::error::TryRecvError::Empty) => break,
+                Err(tokio::sync::mpsc::error::TryRecvError::Disconnected) => {
+                    self.closed = true;
+                    break;
+                }
+            }
+        }
+        if !self.rtc.is_alive() {
+            return;
+        }
+        self.read();
+        let now = Instant::now();
+        self.speak(now);
+        if self.timeout <= now {
+            self.rtc.handle_input(Input::Timeout(now)).unwrap();
+            self.drain();
+        }
+    }
+
+    fn hear(&mut self, message: Response) {
+        match message {
+            Response::Join(join) => self.sid = join.participant.unwrap().sid,
+            Response::Answer(answer) => self.on_answer(&answer.sdp),
+            Response::MediaSectionsRequirement(_) => self.offer(),
+            Response::Leave(_) => self.left = true,
+            _ => {}
+        }
+    }
+
+    fn on_answer(&mut self, sdp: &str) {
+        let fragment = sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:"));
+        self.fragment = fragment.expect("one").to_owned();
+        if matches!(self.socket, Socket::TcpToBe) {
+            let candidate = sdp.lines().find(|line| line.contains(" tcp ")).expect("a TCP candidate");
+            let fields: Vec<&str> = candidate.split(' ').collect();
+            let stream = TcpStream::connect((fields[4], fields[5].parse().unwrap())).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            self.local = stream.local_addr().unwrap();
+            let own = Candidate::builder().tcp().host(self.local).tcptype(TcpType::Active).build().unwrap();
+            self.rtc.add_local_candidate(own);
+            self.socket = Socket::Tcp { stream, deframer: Deframer::default(), unsent: VecDeque::new() };
+        }
+        let answer = SdpAnswer::from_sdp_string(sdp).unwrap();
+        self.rtc.sdp_api().accept_answer(self.pending.take().expect("an offer is out"), answer).unwrap();
+        self.timeout = Instant::now();
+    }
+
+    /// The server wants to be offered what it has to send.
+    fn offer(&mut self) {
+        let mut api = self.rtc.sdp_api();
+        api.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
+        let (offer, pending) = api.apply().unwrap();
+        self.pending = Some(pending);
+        let description = proto::SessionDescription {
+            r#type: "offer".into(),
+            sdp: offer.to_sdp_string(),
+            id: 2,
+            ..Default::default()
+        };
+        self.stream.requests.try_send(Request::Offer(description)).unwrap();
+    }
+
+    fn read(&mut self) {
+        let mut buffer = [0; 4096];
+        loop {
+            let (protocol, source, packets) = match &mut self.socket {
+                Socket::Udp(socket) => match socket.recv_from(&mut buffer) {
+                    Ok((len, source)) => (Protocol::Udp, source, vec![buffer[..len].to_vec()]),
+                    Err(_) => return,
+                },
+                Socket::Tcp { stream, deframer, .. } => match stream.read(&mut buffer) {
+                    Ok(0) | Err(_) => return,
+                    Ok(len) => {
+                        deframer.push(&buffer[..len]).unwrap();
+                        let mut packets = Vec::new();
+                        while let Some(packet) = deframer.next_frame().unwrap() {
+                            packets.push(packet.to_vec());
+                        }
+                        (Protocol::Tcp, stream.peer_addr().unwrap(), packets)
+                    }
+                },
+                Socket::TcpToBe => return,
+            };
+            for packet in packets {
+                let receive = Receive::new(protocol, source, self.local, &packet).unwrap();
+                self.rtc.handle_input(Input::Receive(Instant::now(), receive)).unwrap();
+                self.drain();
+            }
+        }
+    }
+
+    /// One packet of audio every 20 ms.
+    fn speak(&mut self, now: Instant) {
+        let Some(mid) = self.microphone.filter(|_| self.connected && self.next_packet <= now) else { return };
+        self.next_packet = now + PACKET_INTERVAL;
+        self.sent += 1;
+        let packet = RtpWrite::new(
+            Pt::new_with_value(OPUS),
+            u64::from(self.sent).into(),
+            self.sent * SAMPLES_PER_PACKET,
+            now,
+            vec![self.name.as_bytes()[0]; 80],
+        );
+        let extensions = ExtensionValues { audio_level: Some(-30), voice_activity: Some(true), ..Default::default() };
+        if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(mid, None) {
+            stream.write_rtp(packet.ext_vals(extensions));
+            self.timeout = now;
+        }
+    }
+
+    fn drain(&mut self) {
+        loop {
+            match self.rtc.poll_output().unwrap() {
+                Output::Timeout(at) => {
+                    self.timeout = at;
+                    return;
+                }
+                Output::Transmit(transmit) => self.transmit(transmit.destination, &transmit.contents),
+                Output::Event(Event::Connected) => self.connected = true,
+                Output::Event(Event::RtpPacket(packet)) => *self.heard.entry(packet.payload[0]).or_default() += 1,
+                Output::Event(_) => {}
+            }
+        }
+    }
+
+    fn transmit(&mut self, destination: SocketAddr, packet: &[u8]) {
+        match &mut self.socket {
+            Socket::Udp(socket) => drop(socket.send_to(packet, destination)),
+            Socket::Tcp { stream, unsent, .. } => {
+                unsent.extend(framing::frame(packet).unwrap());
+                while !unsent.is_empty() {
+                    match stream.write(unsent.as_slices().0) {
+                        Ok(written) => drop(unsent.drain(..written)),
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                        Err(_) => return,
+                    }
+                }
+            }
+            Socket::TcpToBe => {}
+        }
+    }
+}
+
+/// Lets them all run until `done`.
+pub async fn until(callers: &mut [Caller], what: &str, done: impl Fn(&[Caller]) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done(callers) {
+        assert!(Instant::now() < deadline, "{what}: {:?}", callers.iter().map(state).collect::<Vec<_>>());
+        callers.iter_mut().for_each(Caller::run);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn state(caller: &Caller) -> String {
+    let Caller { name, connected, heard, closed, left, .. } = caller;
+    format!("{name}: connected {connected}, heard {heard:?}, closed {closed}, left {left}")
+}
