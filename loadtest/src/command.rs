@@ -1,0 +1,247 @@
+//! What the program does: puts server, engine and scenario together, and writes down what came out.
+
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use crate::args::{Kind, Load, Output, RunArgs, ScoreboardArgs, Spawn, Target};
+use crate::driver::Driver;
+use crate::driver::janus::Janus;
+use crate::driver::livekit::LiveKit;
+use crate::engine::{self, Engine};
+use crate::machine::{self, Cores, Machine};
+use crate::report::{Report, compare, html, table};
+use crate::scenario::scoreboard::{Scoreboard, Trial};
+use crate::scenario::{Population, Run, RunError, Scenario, Shape};
+use crate::server::process::Process;
+use crate::server::{self, Spawned, StartError};
+
+/// The room of every run; a server that runs on keeps nothing of it.
+const ROOM: &str = "loadtest";
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error("cannot read process {0}: {1}; is --pid the server's process, and is it on this machine?")]
+    Pid(u32, io::Error),
+    #[error("{0}: {1}")]
+    File(String, String),
+    #[error("{0}")]
+    Url(String),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// A server to test.
+struct Tested {
+    name: String,
+    driver: Driver,
+    process: Option<Process>,
+    /// Where clients are, to reach it.
+    local: IpAddr,
+    /// Ends with this value.
+    spawned: Option<Spawned>,
+}
+
+/// Plays one scenario. Gives the limits that were broken.
+pub fn run(args: &RunArgs) -> Result<Vec<String>, Error> {
+    // Before the run, which takes minutes.
+    let old = args.output.compare.as_deref().map(read_report).transpose()?;
+    machine::raise_open_files();
+    let cores = generator_cores(args.target.spawn.map(|_| args.target.server_core))?;
+    let report = play(args.scenario, &args.target, &args.load, &cores)?;
+    write_report(&args.output, &report)?;
+    if let Some(old) = old {
+        println!("\n{}", compare::render(&old, &report));
+    }
+    Ok(args.limits.broken(&report.stages))
+}
+
+/// Plays scenarios against several servers in turns.
+pub fn scoreboard(args: &ScoreboardArgs) -> Result<(), Error> {
+    machine::raise_open_files();
+    let cores = generator_cores(Some(args.server_core))?;
+    let mut board = Scoreboard {
+        machine: Machine::this(),
+        pacing: format!("{:?}", args.load.pacing()).to_lowercase(),
+        trials: Vec::new(),
+    };
+    for entry in &args.entries {
+        for trial in 1..=args.trials {
+            for server in &args.servers {
+                println!("== {:?}={}, trial {trial} of {}, {server:?}", entry.scenario, entry.size, args.trials);
+                let load = Load { sizes: vec![entry.size], sweep: None, ..args.load.clone() };
+                let report = play(entry.scenario, &args.target(*server), &load, &cores)?;
+                let Report { server, scenario, publishers, suite, stages, .. } = report;
+                board.trials.extend(stages.into_iter().map(|stage| Trial {
+                    server: server.clone(),
+                    scenario,
+                    publishers,
+                    suite: suite.clone(),
+                    stage,
+                }));
+            }
+        }
+    }
+    let text = board.markdown();
+    println!("\n{text}");
+    let write = |file: &Option<PathBuf>, text: &str| file.as_deref().map_or(Ok(()), |file| write_file(file, text));
+    write(&args.markdown, &text)?;
+    write(&args.json, &serde_json::to_string_pretty(&board).expect("plain data"))
+}
+
+/// Plays one scenario and prints it.
+fn play(scenario: Scenario, target: &Target, load: &Load, cores: &Cores) -> Result<Report, Error> {
+    let tested = tested(target)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(play_on(scenario, load, &tested, cores));
+    if report.is_err()
+        && let Some(server) = &tested.spawned
+    {
+        eprintln!("the end of the server's log:\n{}", server.log_end());
+    }
+    report
+}
+
+/// The generator's cores, on which this thread and all it starts will stay. A server that is started gets one of its own.
+fn generator_cores(server: Option<usize>) -> Result<Cores, Error> {
+    let all = machine::cores();
+    if let Some(core) = server
+        && !all.contains(&core)
+    {
+        return Err(Error::Url(format!("--server-core {core}: this process may use the cores {all:?}")));
+    }
+    let own: Cores = all.iter().copied().filter(|core| Some(*core) != server).collect();
+    // One core for both: the numbers are bad, but they are numbers.
+    let own = if own.is_empty() { all } else { own };
+    machine::pin_thread(&own)?;
+    Ok(own)
+}
+
+fn tested(target: &Target) -> Result<Tested, Error> {
+    let process = |pid: u32| Process::new(pid).map_err(|error| Error::Pid(pid, error));
+    let server_core = [target.server_core];
+    match (target.spawn, &target.url) {
+        (Some(Spawn::Parlour), _) => {
+            let (spawned, url) = server::parlour::spawn(target.server_binary.clone(), &server_core)?;
+            Ok(Tested {
+                name: "parlour".into(),
+                driver: Driver::LiveKit(LiveKit::new(&url, server::parlour::KEY, server::parlour::SECRET, ROOM)),
+                process: Some(process(spawned.pid())?),
+                local: target.local_address.unwrap_or(server::LOOPBACK),
+                spawned: Some(spawned),
+            })
+        }
+        (Some(Spawn::Janus), _) => {
+            let binary = target.server_binary.clone();
+            // libnice knows no loopback; between addresses of one machine packets take the same way.
+            let local = target.local_address.unwrap_or_else(machine::own_address);
+            let (spawned, url) = server::janus::spawn(binary, &server_core, target.janus_loops, local)?;
+            Ok(Tested {
+                name: "janus".into(),
+                driver: Driver::Janus(Janus::new(&url)),
+                process: Some(process(spawned.pid())?),
+                local,
+                spawned: Some(spawned),
+            })
+        }
+        (None, Some(url)) => {
+            if !url.starts_with("ws://") {
+                return Err(Error::Url(format!("--url {url}: must start with ws://, the port without TLS")));
+            }
+            let driver = match target.driver {
+                Kind::Livekit => Driver::LiveKit(LiveKit::new(url, &target.key, &target.secret, ROOM)),
+                Kind::Janus => Driver::Janus(Janus::new(url)),
+            };
+            let local = target.local_address.unwrap_or_else(|| address_towards(url));
+            let process = target.pid.map(process).transpose()?;
+            Ok(Tested { name: url.clone(), driver, process, local, spawned: None })
+        }
+        (None, None) => Err(Error::Url("name a server with --spawn or --url".into())),
+    }
+}
+
+/// From where this machine sends to the host of a `ws://` URL; loopback when it cannot tell, and joining will say why.
+fn address_towards(url: &str) -> IpAddr {
+    let host = url.trim_start_matches("ws://").split('/').next().unwrap_or_default();
+    let host = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    let find = || {
+        let there = host.to_socket_addrs().ok()?.find(|address| address.is_ipv4())?;
+        machine::address_towards(there)
+    };
+    find().unwrap_or(server::LOOPBACK)
+}
+
+async fn play_on(scenario: Scenario, load: &Load, tested: &Tested, cores: &Cores) -> Result<Report, Error> {
+    let plan = load.plan(scenario);
+    let (loss_down, loss_up) = load.losses(scenario);
+    let engine = Engine::start(engine::Settings {
+        local: tested.local,
+        seed: load.seed,
+        loss_down,
+        loss_up,
+        pacing: load.pacing(),
+        threads: cores.len(),
+        cores: cores.clone(),
+    })?;
+    let shape = Shape { scenario, publishers: plan.publishers, join_rate: load.join_rate.max(0.1), seed: load.seed };
+    let population = Population::new(shape, tested.driver.clone(), engine.clone());
+    let mut report = Report {
+        server: tested.name.clone(),
+        scenario,
+        suite: String::new(),
+        machine: Machine::this(),
+        seed: load.seed,
+        pacing: format!("{:?}", load.pacing()).to_lowercase(),
+        publishers: plan.publishers,
+        stages: Vec::new(),
+        knee: None,
+    };
+    let mut run = Run::new(plan, engine, population, tested.process.clone(), cores.len())?;
+    let mut first = true;
+    let (stages, knee) = run
+        .play(|stage| {
+            let text = table::render(std::slice::from_ref(stage));
+            // The head once, then only lines.
+            let lines = if std::mem::take(&mut first) {
+                text
+            } else {
+                text.lines().skip(2).collect::<Vec<_>>().join("\n") + "\n"
+            };
+            print!("{lines}");
+            for remark in table::remarks(stage) {
+                println!("      {remark}");
+            }
+        })
+        .await?;
+    report.suite = run.population.suite.into();
+    (report.stages, report.knee) = (stages, knee);
+    println!("\n{}\n{}", table::title(&report), table::render(&report.stages));
+    if let Some(knee) = report.knee {
+        println!("the server bears {knee}");
+    }
+    Ok(report)
+}
+
+fn read_report(file: &Path) -> Result<Report, Error> {
+    let failed = |why: String| Error::File(file.display().to_string(), why);
+    let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+    Report::from_json(&text).map_err(failed)
+}
+
+fn write_report(output: &Output, report: &Report) -> Result<(), Error> {
+    if let Some(file) = &output.json {
+        write_file(file, &report.to_json())?;
+    }
+    if let Some(file) = &output.html {
+        write_file(file, &html::render(report))?;
+    }
+    Ok(())
+}
+
+fn write_file(file: &Path, text: &str) -> Result<(), Error> {
+    std::fs::write(file, text).map_err(|error| Error::File(file.display().to_string(), error.to_string()))
+}

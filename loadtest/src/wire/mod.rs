@@ -1,0 +1,35 @@
+//! What a light sink needs beyond the server's own reading and writing of RTP and RTCP ([`parlour::rtp`]) and its SRTP
+//! ([`parlour::transport::srtp`]): the keys of a connection, and the collecting of transport-wide feedback.
+
+pub mod keys;
+pub mod twcc;
+
+/// What a datagram on a WebRTC socket is (RFC 7983).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Rtp,
+    Rtcp,
+    /// STUN, DTLS, or nothing known: str0m's.
+    Other,
+}
+
+pub fn kind(datagram: &[u8]) -> Kind {
+    match datagram.first() {
+        Some(128..=191) if parlour::rtp::rtcp::is_rtcp(datagram) => Kind::Rtcp,
+        Some(128..=191) => Kind::Rtp,
+        _ => Kind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams_are_told_apart() {
+        assert_eq!(kind(&[0x80, 96, 0, 6]), Kind::Rtp);
+        assert_eq!(kind(&[0x80, 200, 0, 6]), Kind::Rtcp);
+        assert_eq!(kind(&[0x00, 0x01]), Kind::Other);
+        assert_eq!(kind(&[]), Kind::Other);
+    }
+}

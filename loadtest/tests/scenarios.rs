@@ -1,0 +1,155 @@
+//! Whole scenarios, small, against a real server in this process. They assert counts, never times: the machine may be busy.
+
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use parlour::config::Config;
+use parlour_loadtest::driver::Driver;
+use parlour_loadtest::driver::livekit::LiveKit;
+use parlour_loadtest::engine::{Engine, Settings};
+use parlour_loadtest::media::Pacing;
+use parlour_loadtest::report::{Report, Stage, html, table};
+use parlour_loadtest::scenario::{Plan, Population, Run, Scenario, Shape};
+use parlour_loadtest::server::process::Process;
+use parlour_loadtest::server::{LOOPBACK, parlour as own};
+use parlour_loadtest::{driver::JoinError, machine};
+
+/// Starts the server on a thread of its own; it ends with the process. Gives its URL.
+fn start_server() -> String {
+    let folder = tempfile::tempdir().unwrap().keep();
+    let free = || TcpListener::bind((LOOPBACK, 0)).unwrap().local_addr().unwrap().port();
+    let (http, media) = (free(), free());
+    let file = folder.join("parlour.toml");
+    std::fs::write(&file, own::config(http, media, &folder.display().to_string())).unwrap();
+    let config = Config::load(&file, std::iter::empty()).unwrap_or_else(|problems| panic!("{problems}"));
+    std::fs::remove_dir_all(folder).unwrap();
+    std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(parlour::serve::run(config)).unwrap();
+    });
+    for _ in 0..200 {
+        if TcpStream::connect((LOOPBACK, http)).is_ok() {
+            return format!("ws://{LOOPBACK}:{http}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("the server did not start");
+}
+
+fn play(scenario: Scenario, publishers: usize, size: usize, loss: f32) -> Stage {
+    let url = start_server();
+    let engine = Engine::start(Settings {
+        local: LOOPBACK,
+        seed: 7,
+        loss_down: loss,
+        loss_up: loss,
+        pacing: Pacing::Burst,
+        threads: 1,
+        cores: machine::cores(),
+    });
+    let engine = engine.unwrap();
+    let plan = Plan {
+        scenario,
+        publishers,
+        sizes: vec![size],
+        sweep: None,
+        duration: Duration::from_secs(2),
+        settle: Duration::from_secs(2),
+        churn_rate: 1.0,
+        syscalls: false,
+    };
+    let driver = Driver::LiveKit(LiveKit::new(&url, own::KEY, own::SECRET, "room"));
+    let shape = Shape { scenario, publishers, join_rate: 50.0, seed: 7 };
+    let population = Population::new(shape, driver, engine.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut stages = runtime.block_on(async {
+        let mut run = Run::new(plan, engine, population, Some(Process::this().unwrap()), 1).unwrap();
+        let (stages, _) = run.play(|_| ()).await.unwrap();
+        assert!(run.population.suite.starts_with("AEAD"), "{}", run.population.suite);
+        stages
+    });
+    assert_eq!(stages.len(), 1);
+    let stage = stages.remove(0);
+    assert_eq!((stage.silent_streams, stage.disconnected, stage.forged, stage.unknown), (0, 0, 0, 0), "{stage:#?}");
+    assert_eq!((stage.join.count, stage.first_frame.count), (size as u64, size as u64), "{stage:#?}");
+    assert!(stage.delay.count > 0 && stage.packets > 0);
+    stage
+}
+
+#[test]
+fn audio_reaches_every_listener() {
+    let stage = play(Scenario::A, 2, 3, 0.0);
+    assert_eq!(stage.streams, 6);
+    // Two speakers, three listeners, 50 packets a second; a window is cut somewhere.
+    let expected = 6.0 * 50.0 * stage.seconds;
+    assert!((stage.packets as f64 - expected).abs() < expected * 0.2, "{} of {expected}", stage.packets);
+    assert_eq!(stage.loss, 0.0);
+}
+
+#[test]
+fn video_reaches_every_viewer() {
+    let stage = play(Scenario::V, 1, 3, 0.0);
+    assert_eq!(stage.streams, 3);
+    let expected = 3.0 * 150.0 * stage.seconds;
+    assert!((stage.packets as f64 - expected).abs() < expected * 0.3, "{} of {expected}", stage.packets);
+    assert_eq!(stage.loss, 0.0);
+    assert!(stage.cpu.unwrap().rss > 1 << 20);
+}
+
+#[test]
+fn a_meeting_is_full_mesh() {
+    let stage = play(Scenario::M, 0, 3, 0.0);
+    assert_eq!(stage.streams, 12, "microphone and camera of two others, three times");
+}
+
+#[test]
+fn losses_are_repaired() {
+    let stage = play(Scenario::X, 1, 3, 0.05);
+    assert!(stage.loss > 1.0 && stage.nacks_sent > 0 && stage.recovery.count > 0, "{stage:#?}");
+    assert!(stage.loss_after_repair < stage.loss / 2.0, "{stage:#?}");
+}
+
+#[test]
+fn a_wrong_secret_is_named() {
+    let url = start_server();
+    let engine = Engine::start(Settings {
+        local: LOOPBACK,
+        seed: 1,
+        loss_down: 0.0,
+        loss_up: 0.0,
+        pacing: Pacing::Burst,
+        threads: 1,
+        cores: machine::cores(),
+    });
+    let engine = engine.unwrap();
+    let join = |url: &str, secret: &str| {
+        let driver = Driver::LiveKit(LiveKit::new(url, own::KEY, secret, "room"));
+        let shape = Shape { scenario: Scenario::V, publishers: 1, join_rate: 1.0, seed: 1 };
+        let mut population = Population::new(shape, driver, engine.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(population.start()).unwrap_err()
+    };
+    let refused = join(&url, "another-secret-0123456789-0123456789");
+    assert!(matches!(refused, JoinError::Refused { status: 401, .. }), "{refused}");
+    assert!(refused.to_string().contains("--secret"));
+    let unreachable = join("ws://127.0.0.1:1", own::SECRET);
+    assert!(matches!(unreachable, JoinError::Unreachable { .. }), "{unreachable}");
+}
+
+#[test]
+fn a_run_can_be_written_down() {
+    let stage = Stage { size: 3, ..Stage::default() };
+    assert!(table::render(std::slice::from_ref(&stage)).lines().count() == 3);
+    let report = Report {
+        server: "x".into(),
+        scenario: Scenario::A,
+        suite: "none".into(),
+        machine: machine::Machine::this(),
+        seed: 1,
+        pacing: "burst".into(),
+        publishers: 1,
+        stages: vec![stage],
+        knee: None,
+    };
+    assert!(html::render(&Report::from_json(&report.to_json()).unwrap()).ends_with("</html>\n"));
+}
