@@ -236,9 +236,8 @@ mod tests {
 
     #[test]
     fn reads_each_shape() {
-        let layer = |temporal, switching_up, spatial, inter_layer| {
-            Some(Layer { temporal, switching_up, spatial, inter_layer })
-        };
+        let layer =
+            |temporal, switching_up, spatial, inter_layer| Some(Layer { temporal, switching_up, spatial, inter_layer });
         let id = |value, wide| Some(PictureId { value, wide });
         // (bytes, picture id, layer, TL0PICIDX, references)
         for (bytes, picture_id, expected, tl0, references) in [

@@ -20,8 +20,6 @@ pub struct OutgoingPacket<'a> {
     /// What goes out: of redundant audio that is [cut to its primary block](Rewrite::Primary), what is in that.
     pub codec: Codec,
     pub payload: &'a [u8],
-    /// The payload goes out as redundant audio (RFC 2198).
-    pub redundant: bool,
     pub rewrite: Rewrite,
     /// `None`: the dependency descriptor goes along as it came.
     pub dependency: Option<DependencyRewrite>,

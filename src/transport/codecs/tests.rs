@@ -52,7 +52,8 @@ fn audio_section(codecs: Vec<CodecLine>) -> MediaSection {
 }
 
 fn opus_and_red() -> Vec<CodecLine> {
-    let audio = |pt, name: &str, fmtp: &str| CodecLine { clock_rate: 48_000, channels: Some(2), ..line(pt, name, fmtp) };
+    let audio =
+        |pt, name: &str, fmtp: &str| CodecLine { clock_rate: 48_000, channels: Some(2), ..line(pt, name, fmtp) };
     vec![audio(111, "opus", ""), audio(63, "red", "111/111")]
 }
 
@@ -139,7 +140,10 @@ fn our_own_offers_have_livekits_numbers() {
 
 #[test]
 fn the_preferred_codec_goes_to_the_front_of_an_answer() {
-    let remote = video("0", vec![line(96, "VP8", ""), line(97, "rtx", "apt=96"), line(45, "AV1", ""), line(46, "rtx", "apt=45")]);
+    let remote = video(
+        "0",
+        vec![line(96, "VP8", ""), line(97, "rtx", "apt=96"), line(45, "AV1", ""), line(46, "rtx", "apt=45")],
+    );
     let answer = "m=video 9 UDP/TLS/RTP/SAVPF 96 97 45 46\r\n";
     assert_eq!(prefer(answer, Codec::Av1, &remote), "m=video 9 UDP/TLS/RTP/SAVPF 45 46 96 97\r\n");
     assert_eq!(prefer(answer, Codec::Vp8, &remote), answer);

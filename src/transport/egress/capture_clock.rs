@@ -76,7 +76,6 @@ mod tests {
                 marker: true,
                 codec: crate::sfu::Codec::Vp8,
                 payload: &[],
-                redundant: false,
                 rewrite: Rewrite::None,
                 dependency: None,
                 extensions: &Extensions::default(),
