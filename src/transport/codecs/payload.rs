@@ -41,7 +41,7 @@ pub fn offered(section: &MediaSection) -> impl Iterator<Item = Payload> + '_ {
     section.codecs.iter().filter_map(move |line| {
         let codec = match (section.kind, Codec::from_mime(&line.name)?) {
             (SectionKind::Audio, codec) if codec.kind() == MediaKind::Audio => codec,
-            (SectionKind::Video, Codec::H264) if h264_rank(line) == h264 => Codec::H264,
+            (SectionKind::Video, Codec::H264) if h264.is_some() && h264_rank(line) == h264 => Codec::H264,
             (SectionKind::Video, Codec::Vp9)
                 if has(&line.fmtp, "profile-id=0") || !line.fmtp.contains("profile-id") =>
             {

@@ -190,7 +190,7 @@ mod tests {
         Sent {
             sequence,
             timestamp: sequence as u32 * 3000,
-            marker: sequence % 2 == 0,
+            marker: sequence.is_multiple_of(2),
             rewrite: Rewrite::Vp8(vp8::Numbers { picture_id: sequence as u16, tl0_picture_index: 2, key_index: 3 }),
             dependency: Some(DependencyRewrite {
                 frame_number: 7,

@@ -256,9 +256,7 @@ impl Estimator {
             self.probes.set_estimate(now, self.bitrate());
         }
         // The path is not probed before there is feedback: some clients send none, and none could tell the result.
-        if self.first_feedback.is_none() {
-            return None;
-        }
+        self.first_feedback?;
         let is_calm = self.acknowledged.rate().is_some()
             && self.delay.queue_ms() < CALM_QUEUE_MS
             && (self.loss.limit().is_none() || self.loss.ratio() < CALM_LOSS);
