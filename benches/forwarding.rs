@@ -22,6 +22,9 @@ mod peer;
 #[path = "../tests/simulation/receiver.rs"]
 #[allow(dead_code, reason = "the simulation uses all of it")]
 mod receiver;
+#[path = "../tests/simulation/seals.rs"]
+#[allow(dead_code, reason = "the simulation uses all of it")]
+mod seals;
 #[path = "../tests/simulation/world.rs"]
 #[allow(dead_code, reason = "the simulation uses all of it")]
 mod world;

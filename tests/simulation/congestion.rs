@@ -12,10 +12,6 @@ use crate::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The layers of a camera of [`media`](crate::media) on the wire, bits per second.
-const LOW: u64 = 56_000;
-const HIGH: u64 = 552_000;
-
 /// Client 0 looks on; the others have cameras, the first of them speaks, and the last may show a screen instead.
 fn meeting(seed: u64, negotiation: Negotiation, cameras: usize, screen: bool) -> World {
     let mut world = World::new(seed);
