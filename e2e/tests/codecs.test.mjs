@@ -44,9 +44,10 @@ for (const [videoCodec, mime, dialect] of [
       await receiver.hears(1, SLOWLY);
       const tracks = await receiver.page.evaluate(() => window.peer.received());
       const codecs = tracks.map(({ announced, codec }) => `${announced} ${codec}`).sort();
-      const sound = singlePeerConnection ? "audio/red" : "audio/opus"; // the other caller has it off
-      const wanted = [`${sound} ${sound}`, `${mime} ${mime}`].join();
-      if (codecs.join() !== wanted) throw new Error(`${codecs} instead of ${wanted}`);
+      // Redundant sound may arrive without its redundancy: what a receiver gets depends on what its section says.
+      const sounds = singlePeerConnection ? ["audio/red audio/red", "audio/red audio/opus"] : ["audio/opus audio/opus"];
+      const wanted = sounds.map((sound) => [sound, `${mime} ${mime}`].join());
+      if (!wanted.includes(codecs.join())) throw new Error(`${codecs} instead of ${wanted.join(" or ")}`);
     });
 
     await step("the best layer comes, then the one that is asked for", async () => {
