@@ -16,6 +16,7 @@ use super::room::Room;
 use super::timers::Timer;
 use super::track::Track;
 use super::{Link, Now, TrackKey, Turn};
+use crate::transport::Transport;
 
 /// Kept free of video for whoever speaks next, bits per second: Opus at 32 kb/s in 50 packets with their overhead. What
 /// silent microphones send does not tell what they will.
@@ -49,7 +50,7 @@ impl Room {
     /// A connection may know more about its network than before.
     pub fn watch_estimate(&mut self, now: Now, link: Link, turn: &mut Turn) {
         let Some(participant) = self.participants.get_mut(&link.participant) else { return };
-        let Some(estimate) = participant.connection(link.side).and_then(|c| c.transport.estimate()) else { return };
+        let Some(estimate) = participant.connection(link.side).and_then(|c| carried(&c.transport)) else { return };
         if participant.downstream_side() == link.side && participant.allocator.observe(now.instant, estimate) {
             let timer = Timer::Allocation(link.room, link.participant);
             participant.allocation_alarm.set(now.instant, timer, &mut turn.timers);
@@ -91,7 +92,7 @@ impl Room {
             audio = audio.max(NEXT_VOICE);
         }
         if let Some(connection) = participant.downstream_connection() {
-            let estimate = connection.transport.estimate();
+            let estimate = carried(&connection.transport);
             estimate.map(|estimate| participant.allocator.observe(now.instant, estimate));
         }
         let allocation = participant.allocator.allocate(now.instant, audio, &wants);
@@ -175,6 +176,14 @@ impl Room {
             turn.emit(id, EventKind::StreamStates(states));
         }
     }
+}
+
+/// Bits per second that arrive of what the estimate lets us send. A queue that is always full neither grows nor shrinks: then
+/// losses tell what delays do not, and what is lost is sent once more besides.
+fn carried(transport: &Transport) -> Option<u64> {
+    let estimate = transport.estimate()?;
+    let arriving = 1000 - (transport.loss() * 1000.0) as u64;
+    Some(estimate * arriving.min(1000) / 1000)
 }
 
 impl Track {

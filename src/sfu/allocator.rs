@@ -45,9 +45,9 @@ const UPGRADE_PERCENT: u64 = 85;
 /// When the network collapses this soon after an upgrade, it was the upgrade.
 const PROOF: Duration = Duration::from_secs(3);
 
-/// After that nothing as large is tried for so long, twice as long each time it fails again, up to four times;
-/// mediasoup waits as long after each downgrade.
-const SETBACK: Duration = Duration::from_secs(10);
+/// After that nothing as large is tried for so long, twice as long each time it fails again, up to four times: what comes
+/// for a second and goes is worse than what does not come. mediasoup waits 10 s after each downgrade.
+const SETBACK: Duration = Duration::from_secs(15);
 const MAX_SETBACKS: u32 = 3;
 
 /// How much larger may be tried meanwhile, in percent of what failed.
@@ -231,7 +231,9 @@ impl<K: Copy + Ord> Allocator<K> {
         give_upgrades(&mut served, budget, &mut spent);
         give_one(&mut served, budget, &mut spent);
         let bitrate = audio.saturating_add(spent);
-        if let Some(least) = self.least.get().filter(|_| served.iter().any(Served::is_upgraded)) {
+        // While the path is being measured, the estimate falls for reasons of its own.
+        let is_attempt = !self.least.is_measuring(now) && served.iter().any(Served::is_upgraded);
+        if let Some(least) = self.least.get().filter(|_| is_attempt) {
             // The one before has proved itself.
             if self.tried.is_some() {
                 self.failures = 0;
@@ -340,7 +342,7 @@ fn percent(value: u64, percent: u64) -> u64 {
 impl Least {
     fn observe(&mut self, now: Instant, estimate: u64) {
         let first = *self.first.get_or_insert(now);
-        if now.saturating_duration_since(first) < RAMP {
+        if self.is_measuring(now) {
             *self = Least { since: Some(now), this: estimate, before: None, first: Some(first) };
             return;
         }
@@ -353,6 +355,10 @@ impl Least {
                 self.since = Some(now);
             }
         }
+    }
+
+    fn is_measuring(&self, now: Instant) -> bool {
+        self.first.is_none_or(|first| now.saturating_duration_since(first) < RAMP)
     }
 
     fn get(&self) -> Option<u64> {

@@ -12,6 +12,9 @@ use crate::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// After failed probes the estimator tries again within 15 s; then the allocator wants to see it hold.
+const RECOVERY: Duration = Duration::from_secs(20);
+
 /// Client 0 looks on; the others have cameras, the first of them speaks, and the last may show a screen instead.
 fn meeting(seed: u64, negotiation: Negotiation, cameras: usize, screen: bool) -> World {
     let mut world = World::new(seed);
@@ -45,7 +48,7 @@ fn seen(world: &World, duration: Duration) -> Vec<Option<Playback>> {
     let since = world.now - duration;
     let of = |publisher: usize| {
         let playback = world.clients[0].diary.video(publisher).play_video_since(since, world.now);
-        playback.last.filter(|last| *last > since).map(|_| playback)
+        (playback.frames > 0).then_some(playback)
     };
     (1..world.clients.len()).map(of).collect()
 }
@@ -106,7 +109,7 @@ fn four_cameras_through_half_a_megabit() {
         line(&mut world, Conditions::GOOD);
         let best = |w: &World| layers(w) == [Some(2); 4];
         let took = wait_for(&mut world, best, 30 * SECOND);
-        assert!(took < 20 * SECOND, "{took:?}");
+        assert!(took < RECOVERY, "{took:?}");
     }
 }
 
@@ -122,7 +125,7 @@ fn one_who_comes_through_a_narrow_line_settles_as_well() {
     world.run(10 * SECOND);
     for publisher in 1..=4 {
         let playback = world.clients[late].diary.video(publisher).play_video_since(since, world.now);
-        assert!(playback.last > Some(since), "sees {publisher}: {playback:?}");
+        assert!(playback.frames > 0, "sees {publisher}: {playback:?}");
         assert!(playback.longest_gap < SECOND, "{playback:?}");
     }
 }
@@ -130,7 +133,7 @@ fn one_who_comes_through_a_narrow_line_settles_as_well() {
 #[test]
 fn a_screen_comes_before_cameras() {
     let mut world = meeting(63, Negotiation::Single, 4, true);
-    line(&mut world, Conditions::narrow(750_000));
+    line(&mut world, Conditions::narrow(640_000));
     world.run(12 * SECOND);
     let layers = layers(&world);
     assert_eq!(layers[..3], [Some(0); 3], "cameras");
@@ -153,13 +156,14 @@ fn what_does_not_fit_is_paused_and_comes_back() {
     assert_eq!(paused(&world), 4 - count);
     check_audio(&world, 3 * SECOND);
     let before = world.clients[0].diary.stream_states.len();
-    world.run(20 * SECOND);
+    world.run(40 * SECOND);
+    // One more is tried now and then, and given up within a second.
     let changes = world.clients[0].diary.stream_states.len() - before;
     assert!(changes <= 4, "it does not flap: {changes} changes");
     line(&mut world, Conditions::GOOD);
     let all = |w: &World| paused(w) == 0 && layers(w).iter().all(|layer| layer.is_some());
-    let took = wait_for(&mut world, all, 20 * SECOND);
-    assert!(took < 12 * SECOND, "{took:?}");
+    let took = wait_for(&mut world, all, 30 * SECOND);
+    assert!(took < RECOVERY, "{took:?}");
     let best = |w: &World| layers(w) == [Some(2); 4];
     wait_for(&mut world, best, 20 * SECOND);
 }

@@ -18,6 +18,14 @@ fn show(world: &mut World, viewer: usize, publisher: usize, height: u32) {
     world.clients[viewer].outbox.push(Request::Settings { track, settings });
 }
 
+/// Three who have found out what their networks carry.
+fn three() -> World {
+    let mut world = three_v1();
+    world.run(5 * SECOND);
+    assert_eq!(told(&world, 0), [], "everything is wanted");
+    world
+}
+
 fn told(world: &World, publisher: usize) -> Vec<Option<Quality>> {
     world.clients[publisher].diary.qualities.iter().map(|(_, _, highest)| *highest).collect()
 }
@@ -56,7 +64,7 @@ fn who_is_alone_sends_nothing_until_somebody_comes() {
 
 #[test]
 fn layers_that_nobody_wants_stop_and_come_back() {
-    let mut world = three_v1();
+    let mut world = three();
     show(&mut world, 1, 0, 180);
     world.run(7 * SECOND);
     assert_eq!(told(&world, 0), [], "carol wants the best");
@@ -83,9 +91,7 @@ fn layers_that_nobody_wants_stop_and_come_back() {
 
 #[test]
 fn a_camera_on_nobodys_screen_is_off() {
-    let mut world = three_v1();
-    // Until everybody's network is known.
-    world.run(3 * SECOND);
+    let mut world = three();
     show(&mut world, 1, 0, 0);
     show(&mut world, 2, 0, 0);
     world.run(6 * SECOND);
@@ -107,7 +113,7 @@ fn a_camera_on_nobodys_screen_is_off() {
 /// Tiles that come and go, as when somebody scrolls, cost nobody a keyframe.
 #[test]
 fn scrolling_is_not_passed_on() {
-    let mut world = three_v1();
+    let mut world = three();
     for n in 0..20 {
         for viewer in [1, 2] {
             show(&mut world, viewer, 0, if n % 2 == 0 { 0 } else { 720 });
@@ -119,8 +125,7 @@ fn scrolling_is_not_passed_on() {
 
 #[test]
 fn who_was_away_is_told_again() {
-    let mut world = three_v1();
-    world.run(3 * SECOND);
+    let mut world = three();
     show(&mut world, 1, 0, 180);
     show(&mut world, 2, 0, 180);
     world.run(6 * SECOND);

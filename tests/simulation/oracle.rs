@@ -240,10 +240,11 @@ impl Stream {
             let arrived = frame.iter().map(|p| p.at).max().expect("not empty");
             let at = shown.map_or(arrived, |shown| shown.max(arrived));
             if since.is_some_and(|since| at < since) {
-                shown = since;
+                shown = Some(at);
+                playback.last_layer = first.stamp.layer;
                 continue;
             }
-            if let Some(shown) = shown {
+            if let Some(shown) = shown.max(since) {
                 playback.longest_gap = playback.longest_gap.max(at - shown);
                 playback.switches += usize::from(playback.last_layer != first.stamp.layer);
             }
