@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parlour::transport::srtp::{DtlsRole, Profile, ReceiveKeys, SendKeys, keys_from_dtls};
 use str0m::crypto::dtls::{
@@ -17,6 +17,12 @@ use str0m::crypto::dtls::{
     SrtpProfile,
 };
 use str0m::crypto::{CryptoError, CryptoProvider};
+
+/// First wait before a flight of the handshake is repeated: libwebrtc's. A second, as RFC 6347 has it, would be added to every
+/// join into a server that is not ready for the first flight, as Janus is not.
+const FLIGHT_RTO: Duration = Duration::from_millis(50);
+/// Doubled each time, these go on for longer than anybody waits for a join.
+const FLIGHT_RETRIES: usize = 9;
 
 /// What the handshake agreed on.
 pub struct Agreed {
@@ -98,7 +104,11 @@ impl DtlsProvider for CapturingProvider {
         let config = match self.config.get() {
             Some(config) => config.clone(),
             None => {
-                let config = dimpl::Config::builder().use_server_cookie(false).build();
+                let builder = dimpl::Config::builder()
+                    .use_server_cookie(false)
+                    .flight_start_rto(FLIGHT_RTO)
+                    .flight_retries(FLIGHT_RETRIES);
+                let config = builder.build();
                 let config = Arc::new(config.map_err(|e| CryptoError::Other(e.to_string()))?);
                 self.config.get_or_init(|| config).clone()
             }
