@@ -53,6 +53,21 @@ fn vp8_descriptor() {
 }
 
 #[test]
+fn vp9_descriptor() {
+    replay("vp9_descriptor", fuzz::vp9_descriptor);
+}
+
+#[test]
+fn dependency_descriptor() {
+    replay("dependency_descriptor", fuzz::dependency_descriptor);
+}
+
+#[test]
+fn red() {
+    replay("red", fuzz::red);
+}
+
+#[test]
 fn h264_payload() {
     replay("h264", fuzz::h264);
 }
@@ -112,6 +127,9 @@ fn seeds_get_through_the_readers() {
         let understood = match target {
             "sdp_parse" => SessionDescription::parse(&text).is_ok(),
             "vp8_descriptor" => vp8::Descriptor::parse(&bytes[4..]).is_some(),
+            "vp9_descriptor" => vp9::Descriptor::parse(&bytes[3..]).is_some(),
+            "dependency_descriptor" => reads_by_its_structure(&bytes[7..]),
+            "red" => red::Primary::parse(&bytes).is_some(),
             "h264" => h264::starts_key_frame(&bytes),
             "rtp_header" => Packet::parse(&bytes).is_some_and(|packet| packet.extensions().count() > 0),
             "rtcp" => reads_as_rtcp(&bytes),
@@ -125,6 +143,13 @@ fn seeds_get_through_the_readers() {
         };
         assert!(understood, "{target}/{name}");
     }
+}
+
+/// The length of a descriptor, that one, and another.
+fn reads_by_its_structure(bytes: &[u8]) -> bool {
+    let (first, second) = bytes[1..].split_at(usize::from(bytes[0]));
+    let opening = Descriptor::parse(first, None).and_then(|descriptor| descriptor.structure);
+    opening.is_some() && Descriptor::parse(second, opening.as_deref()).is_some_and(|d| d.frame.is_some())
 }
 
 fn reads_as_rtcp(bytes: &[u8]) -> bool {
@@ -145,6 +170,18 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     add("vp8_descriptor", "everything", &[&[1, 2, 3, 4], &key_frame[..]].concat());
     add("vp8_descriptor", "narrow", &[1, 2, 3, 4, 0x90, 0xe0, 0x05, 0x06, 0x40, 0x01]);
     add("vp8_descriptor", "bare", &[1, 2, 3, 4, 0x10, 0x00]);
+
+    add("vp9_descriptor", "flexible", &[1, 2, 3, 0xf8, 0x81, 0x02, 0x33, 0x03, 0x04, 0x86]);
+    add("vp9_descriptor", "structure", &[&[1, 2, 3, 0xaa, 0x05, 0x10, 0x07][..], &VP9_STRUCTURE, &[0x86]].concat());
+    for (name, first, second) in [
+        ("three-by-three", &SVC_KEY_FRAME[..], &SVC_DELTA_FRAME[..]),
+        ("temporal", &TEMPORAL_KEY_FRAME[..], &TEMPORAL_DELTA_FRAME[..]),
+    ] {
+        let head = [0xab, 0xcd, 0, 0, 0, 0x07, 3, first.len() as u8];
+        add("dependency_descriptor", name, &[&head[..], first, second].concat());
+    }
+    add("red", "one-block", &[0xef, 0x0f, 0x00, 0x02, 0x6f, 9, 9, 1]);
+    add("red", "none", &[0x6f, 1, 2]);
 
     add("h264", "parameter-set", &[0x67, 0x42, 0xe0, 0x1f]);
     add("h264", "aggregate", &[0x78, 0, 1, 0x09, 0, 2, 0x67, 0x42, 0, 1, 0x65]);

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE;
 use parlour::livekit::{decode_join_request, decode_request, decode_request_text};
+use parlour::rtp::dependency_descriptor::{self, Descriptor};
 use parlour::rtp::header::{Form, HeaderWriter, Packet};
-use parlour::rtp::{h264, rtcp, twcc, vp8};
+use parlour::rtp::{ActiveTargets, DependencyRewrite, h264, red, rtcp, twcc, vp8, vp9};
 use parlour::transport::classify::{self, Datagram};
 use parlour::transport::estimator::{Estimator, MAX_BITRATE, MIN_BITRATE, START_BITRATE};
 use parlour::transport::framing::{self, Deframer, FramingError};
@@ -169,6 +170,74 @@ pub fn transport_feedback(content: &[u8]) -> Vec<u8> {
     packet.extend(&content[..content.len().min(words * 4)]);
     packet.resize(4 + words * 4, 0);
     packet
+}
+
+/// Three bytes of new numbers, then a payload: rewriting keeps the shape and leaves the frame alone.
+pub fn vp9_descriptor(data: &[u8]) {
+    let Some((&[high, low, tl0_picture_index], payload)) = data.split_first_chunk() else {
+        return;
+    };
+    let numbers = vp9::Numbers { picture_id: u16::from_be_bytes([high, low]), tl0_picture_index };
+    let Some(before) = vp9::Descriptor::parse(payload) else {
+        return;
+    };
+    assert!(before.len <= payload.len());
+    let mut rewritten = payload.to_vec();
+    before.rewrite(&mut rewritten, numbers);
+    assert_eq!(rewritten[before.len..], payload[before.len..]);
+    let after = vp9::Descriptor::parse(&rewritten).expect("still a descriptor");
+    assert_eq!(after.len, before.len);
+    assert_eq!(after.tl0_picture_index, before.tl0_picture_index.map(|_| tl0_picture_index));
+    assert_eq!((after.layer, after.references, after.structure), (before.layer, before.references, before.structure));
+    assert_eq!(after.starts_key_picture(), before.starts_key_picture());
+}
+
+/// A new frame number, bits and count of decode targets, the length of a first descriptor, that one, and a second, which is
+/// read by the structure of the first. Rewritten, they say the same but for what was to change.
+pub fn dependency_descriptor(data: &[u8]) {
+    let Some((&[high, low, a, b, c, d, count, len], rest)) = data.split_first_chunk() else {
+        return;
+    };
+    let Some((first, second)) = rest.split_at_checked(usize::from(len)) else {
+        return;
+    };
+    let bits = u32::from_be_bytes([a, b, c, d]);
+    let opening = Descriptor::parse(first, None);
+    let structure = opening.and_then(|descriptor| descriptor.structure);
+    for bytes in [first, second].into_iter().filter(|bytes| bytes.len() <= 255) {
+        let Some(before) = Descriptor::parse(bytes, structure.as_deref()) else {
+            continue;
+        };
+        let known = before.structure.as_deref().or(structure.as_deref());
+        let count = known.map_or(count % 33, |structure| structure.targets().len() as u8);
+        let bits = bits & (u64::MAX >> (64 - u32::from(count.max(1)))) as u32;
+        for active_targets in [None, Some(ActiveTargets { bits, count })] {
+            let change = DependencyRewrite { frame_number: u16::from_be_bytes([high, low]), active_targets };
+            let mut room = [0; 255];
+            let Some(len) = dependency_descriptor::rewrite(bytes, change, &mut room) else {
+                continue;
+            };
+            assert!(len <= bytes.len() + 5);
+            if known.is_none() {
+                continue;
+            }
+            let mut expected = before.clone();
+            expected.frame_number = change.frame_number;
+            expected.active_targets = active_targets.map(|targets| targets.bits).or(before.active_targets);
+            assert_eq!(Descriptor::parse(&room[..len], structure.as_deref()), Some(expected));
+        }
+    }
+}
+
+/// The primary block lies inside the packet, and is what a packet without redundancy says of itself.
+pub fn red(data: &[u8]) {
+    let Some(primary) = red::Primary::parse(data) else {
+        return;
+    };
+    let block = &data[primary.from..];
+    let alone = [&[primary.payload_type], block].concat();
+    let expected = red::Primary { payload_type: primary.payload_type, from: 1 };
+    assert_eq!(red::Primary::parse(&alone), Some(expected));
 }
 
 /// Every verdict agrees with the first byte, and a ufrag is part of the packet.

@@ -90,13 +90,14 @@ impl FrameReader {
     pub fn read(&mut self, packet: &MediaPacket) -> Description {
         let mut described = describe(packet);
         if let Codec::Vp9 | Codec::Av1 = packet.codec
-            && let Some(bytes) = &packet.extensions.dependency_descriptor
             && let Some(stream) = self.streams.get_mut(usize::from(packet.layer))
         {
             if packet.restarted {
                 *stream = Stream::default();
             }
-            if let Some((descriptor, has_structure)) = stream.parse(packet.sequence, bytes) {
+            if let Some(bytes) = &packet.extensions.dependency_descriptor
+                && let Some((descriptor, has_structure)) = stream.parse(packet.sequence, bytes)
+            {
                 described.keyframe_start = has_structure && descriptor.frame_start;
                 described.frame_start = descriptor.frame_start;
                 described.frame = describe_frame(&descriptor, stream.structure.as_deref());
