@@ -10,8 +10,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use livekit_protocol as proto;
 use parlour::livekit::{decode_join_request, decode_request, decode_request_text};
+use parlour::rtp::dependency_descriptor::Descriptor;
 use parlour::rtp::header::{Form, Header, HeaderWriter, Packet};
-use parlour::rtp::{h264, ntp, rtcp, twcc, vp8};
+use parlour::rtp::{h264, ntp, red, rtcp, twcc, vp8, vp9};
 use parlour::transport::classify;
 use parlour::transport::sdp::SessionDescription;
 use prost::Message;
@@ -173,13 +174,9 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
 
     add("vp9_descriptor", "flexible", &[1, 2, 3, 0xf8, 0x81, 0x02, 0x33, 0x03, 0x04, 0x86]);
     add("vp9_descriptor", "structure", &[&[1, 2, 3, 0xaa, 0x05, 0x10, 0x07][..], &VP9_STRUCTURE, &[0x86]].concat());
-    for (name, first, second) in [
-        ("three-by-three", &SVC_KEY_FRAME[..], &SVC_DELTA_FRAME[..]),
-        ("temporal", &TEMPORAL_KEY_FRAME[..], &TEMPORAL_DELTA_FRAME[..]),
-    ] {
-        let head = [0xab, 0xcd, 0, 0, 0, 0x07, 3, first.len() as u8];
-        add("dependency_descriptor", name, &[&head[..], first, second].concat());
-    }
+    let head = [0xab, 0xcd, 0, 0, 0x01, 0xff, 9, CHROMIUM_KEY_FRAME.len() as u8];
+    add("dependency_descriptor", "chromium", &[&head[..], &CHROMIUM_KEY_FRAME, &[0x8a, 0x00, 0x08]].concat());
+    add("dependency_descriptor", "active", &[&head[..], &CHROMIUM_KEY_FRAME, &[0x81, 0x12, 0x34, 0x43, 0xfc]].concat());
     add("red", "one-block", &[0xef, 0x0f, 0x00, 0x02, 0x6f, 9, 9, 1]);
     add("red", "none", &[0x6f, 1, 2]);
 
@@ -232,6 +229,18 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     add("join_request", "parameter", base64(&gzipped).as_bytes());
     seeds
 }
+
+/// Two spatial layers with sizes, and a group of two pictures (RFC 9628 §4.2.1).
+const VP9_STRUCTURE: [u8; 13] = [0x38, 0x01, 0x40, 0x00, 0xb4, 0x02, 0x80, 0x01, 0x68, 0x02, 0x00, 0x24, 0x01];
+
+/// The dependency descriptor of a key frame in the mode `L3T3_KEY`.
+const CHROMIUM_KEY_FRAME: [u8; 92] = [
+    0x80, 0x00, 0x02, 0xc0, 0x08, 0x14, 0x85, 0x21, 0x4e, 0xaa, 0xaa, 0xa8, 0x00, 0x06, 0x00, 0x00, 0x40, 0x00, 0x10,
+    0x00, 0x02, 0xaa, 0x80, 0xa8, 0x00, 0x06, 0x00, 0x00, 0x40, 0x00, 0x10, 0x00, 0x02, 0xa0, 0x00, 0xa8, 0x00, 0x06,
+    0x00, 0x00, 0x40, 0x00, 0x16, 0xd5, 0x49, 0x24, 0x1b, 0x55, 0x24, 0x90, 0x6d, 0x54, 0x92, 0x31, 0x57, 0xe0, 0x01,
+    0x97, 0x4c, 0xa8, 0x64, 0x33, 0x0e, 0x22, 0x23, 0x96, 0xec, 0xa8, 0x65, 0x53, 0x04, 0x22, 0x43, 0x90, 0xec, 0xa8,
+    0x77, 0x53, 0x01, 0x3f, 0x00, 0xb3, 0x02, 0x7f, 0x01, 0x67, 0x04, 0xff, 0x02, 0xcf, 0x03, 0x80,
+];
 
 const SMALL_SDP: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1 2\r\na=extmap-allow-mixed\r\na=msid-semantic: WMS\r\n\
     m=audio 9 UDP/TLS/RTP/SAVPF 111 0\r\nc=IN IP4 0.0.0.0\r\na=candidate:1 1 udp 2122194687 192.0.2.2 9 typ host\r\n\

@@ -12,9 +12,12 @@ window.WebSocket = class extends WebSocket {
   }
 };
 
+const connections = [];
+
 window.RTCPeerConnection = class extends RTCPeerConnection {
   constructor(...parameters) {
     super(...parameters);
+    connections.push(this);
     this.addEventListener("iceconnectionstatechange", () => {
       if (this.iceConnectionState === "connected") marks.iceConnected ||= performance.now();
     });
@@ -30,6 +33,16 @@ function show(track, participant) {
   document.body.append(tile);
   if (track.kind === Track.Kind.Video) element.requestVideoFrameCallback(() => (marks.firstFrame ||= performance.now()));
   track.once("ended", () => tile.remove());
+}
+
+/** The codec that the description of what a receiver gets names first: statistics know nothing of redundancy. */
+function firstCodec(receiver) {
+  for (const connection of connections) {
+    const mid = connection.getTransceivers().find((transceiver) => transceiver.receiver === receiver)?.mid;
+    const section = connection.remoteDescription?.sdp.split("\r\nm=").find((text) => text.includes(`a=mid:${mid}\r\n`));
+    const pt = section?.match(/^\w+ \d+ \S+ (\d+)/)?.[1];
+    if (pt) return section.match(new RegExp(`a=rtpmap:${pt} ([^/]+)`))?.[1];
+  }
 }
 
 window.peer = {
@@ -62,10 +75,9 @@ window.peer = {
       publications.filter(({ track }) => track).map(async ({ track, mimeType }) => {
         const report = [...(await track.receiver.getStats()).values()];
         const stream = report.find((entry) => entry.type === "inbound-rtp") ?? {};
-        // Redundancy is taken off before the statistics: ask what was negotiated first.
-        const codec = track.kind === "audio" ? track.receiver.getParameters().codecs[0]?.mimeType : report.find((entry) => entry.id === stream.codecId)?.mimeType;
+        const codec = report.find((entry) => entry.id === stream.codecId)?.mimeType;
         const { frameWidth: width, framesDecoded: frames, keyFramesDecoded: keyFrames, freezeCount: freezes } = stream;
-        return { kind: track.kind, announced: mimeType, codec, width, frames, keyFrames, freezes };
+        return { kind: track.kind, announced: mimeType, agreed: firstCodec(track.receiver), codec, width, frames, keyFrames, freezes };
       }),
     );
   },

@@ -3,6 +3,15 @@ use proptest::prelude::*;
 use super::writer::{FrameSpec, PacketSpec, StructureSpec};
 use super::*;
 
+/// What Chromium 156 sends with a key frame of VP9 in the mode `L3T3_KEY`, 1280×720.
+const CHROMIUM_KEY_FRAME: [u8; 92] = [
+    0x80, 0x00, 0x02, 0xc0, 0x08, 0x14, 0x85, 0x21, 0x4e, 0xaa, 0xaa, 0xa8, 0x00, 0x06, 0x00, 0x00, 0x40, 0x00, 0x10,
+    0x00, 0x02, 0xaa, 0x80, 0xa8, 0x00, 0x06, 0x00, 0x00, 0x40, 0x00, 0x10, 0x00, 0x02, 0xa0, 0x00, 0xa8, 0x00, 0x06,
+    0x00, 0x00, 0x40, 0x00, 0x16, 0xd5, 0x49, 0x24, 0x1b, 0x55, 0x24, 0x90, 0x6d, 0x54, 0x92, 0x31, 0x57, 0xe0, 0x01,
+    0x97, 0x4c, 0xa8, 0x64, 0x33, 0x0e, 0x22, 0x23, 0x96, 0xec, 0xa8, 0x65, 0x53, 0x04, 0x22, 0x43, 0x90, 0xec, 0xa8,
+    0x77, 0x53, 0x01, 0x3f, 0x00, 0xb3, 0x02, 0x7f, 0x01, 0x67, 0x04, 0xff, 0x02, 0xcf, 0x03, 0x80,
+];
+
 fn frame(spatial: u8, temporal: u8, indications: &str, diffs: &[u16], chain_diffs: &[u8]) -> FrameSpec {
     FrameSpec {
         spatial,
@@ -64,6 +73,30 @@ fn reads_a_key_frame_and_what_follows() {
     assert_eq!((frame.spatial, frame.temporal, frame.diffs.as_slice()), (0, 2, &[1][..]));
     assert_eq!(indications(&frame, 3), "--D");
     assert_eq!(frame.indications.of(40), Indication::NotPresent);
+}
+
+#[test]
+fn reads_what_chromium_sends() {
+    let key = Descriptor::parse(&CHROMIUM_KEY_FRAME, None).unwrap();
+    assert_eq!((key.frame_start, key.frame_end, key.frame_number), (true, false, 2));
+    let structure = key.structure.unwrap();
+    assert_eq!(structure.spatial_layers(), 3);
+    assert_eq!(structure.resolutions, [(320, 180), (640, 360), (1280, 720)]);
+    let target = |n: u8| DecodeTarget { spatial: n / 3, temporal: n % 3 };
+    assert_eq!(structure.targets(), (0..9).map(target).collect::<Vec<_>>());
+    // The frames of the key picture, then the next picture's: (bytes, layer, what it needs).
+    for (bytes, layer, diffs) in [
+        (&CHROMIUM_KEY_FRAME[..], (0, 0), &[][..]),
+        (&[0x45, 0x00, 0x07], (1, 0), &[1]),
+        (&[0x8a, 0x00, 0x08], (2, 0), &[1]),
+        (&[0xc3, 0x00, 0x09], (0, 2), &[3]),
+        (&[0xc8, 0x00, 0x0a], (1, 2), &[3]),
+        (&[0x8d, 0x00, 0x0b], (2, 2), &[3]),
+        (&[0xc2, 0x00, 0x0c], (0, 1), &[6]),
+    ] {
+        let frame = Descriptor::parse(bytes, Some(&structure)).unwrap().frame.unwrap();
+        assert_eq!(((frame.spatial, frame.temporal), frame.diffs.as_slice()), (layer, diffs), "{bytes:x?}");
+    }
 }
 
 #[test]
