@@ -164,11 +164,13 @@ impl CodecTable {
         (lines, extensions)
     }
 
-    /// The lines of our own offer for a section of `kind`.
-    pub fn offer(&self, kind: MediaKind) -> (Vec<CodecLine>, Vec<ExtMap>) {
+    /// The lines of our own offer for a section of `kind`, `preferred` first.
+    pub fn offer(&self, kind: MediaKind, preferred: Option<Codec>) -> (Vec<CodecLine>, Vec<ExtMap>) {
+        let mut payloads: Vec<&Payload> = self.payloads.iter().filter(|p| p.codec.kind() == kind).collect();
+        payloads.sort_by_key(|p| Some(p.codec) != preferred);
         let mut seen = Vec::new();
         let mut lines = Vec::new();
-        for payload in self.payloads.iter().filter(|p| p.codec.kind() == kind) {
+        for payload in payloads {
             if !seen.contains(&payload.codec) {
                 seen.push(payload.codec);
                 lines.extend(payload::lines(*payload, None, OpusOptions::default(), true));

@@ -116,10 +116,15 @@ impl Transport {
 
     fn offer_section(&self, index: usize) -> MediaSection {
         let section = &self.sections.list[index];
+        // Clients tell from the first codec what they will get.
+        let sent = match section.state {
+            State::Sending(id) => self.sections.senders.get(&id).and_then(|s| s.stream).map(|(_, stream)| stream.codec),
+            _ => None,
+        };
         let (codecs, extensions) = match section.kind {
             SectionKind::Application => Default::default(),
-            SectionKind::Audio => self.codecs.offer(MediaKind::Audio),
-            SectionKind::Video => self.codecs.offer(MediaKind::Video),
+            SectionKind::Audio => self.codecs.offer(MediaKind::Audio, sent),
+            SectionKind::Video => self.codecs.offer(MediaKind::Video, sent),
         };
         let mut offer = MediaSection { codecs, extensions, setup: Some(Setup::Actpass), ..self.blank(section) };
         if let State::Sending(id) = section.state {

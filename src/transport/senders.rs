@@ -77,7 +77,7 @@ impl Transport {
         let section = &mut self.sections.list[index];
         let Some(sender) = self.sections.senders.get_mut(&id) else { return };
         let codec = sender.spec.codec;
-        let offered = || self.codecs.offer(codec.kind()).0;
+        let offered = || self.codecs.offer(codec.kind(), None).0;
         let lines = section.remote.as_ref().map_or_else(offered, |remote| remote.codecs.clone());
         let Some((payload, plain)) = self.codecs.payload_for(&sender.spec, &lines) else {
             sender.refused = true;

@@ -125,13 +125,15 @@ fn the_dependency_descriptor_is_for_scalable_codecs() {
 #[test]
 fn our_own_offers_have_livekits_numbers() {
     let table = CodecTable::own();
-    let numbers = |kind| table.offer(kind).0.iter().map(|line| (line.pt, line.name.clone())).collect::<Vec<_>>();
+    let numbers = |kind| table.offer(kind, None).0.iter().map(|line| (line.pt, line.name.clone())).collect::<Vec<_>>();
     let named = |list: &[(u8, &str)]| list.iter().map(|(pt, name)| (*pt, (*name).to_owned())).collect::<Vec<_>>();
     assert_eq!(numbers(MediaKind::Audio), named(&[(111, "opus"), (63, "red"), (0, "PCMU"), (8, "PCMA")]));
     let video =
         [(96, "VP8"), (97, "rtx"), (98, "VP9"), (99, "rtx"), (108, "H264"), (109, "rtx"), (35, "AV1"), (36, "rtx")];
     assert_eq!(numbers(MediaKind::Video), named(&video));
-    let ids: Vec<u8> = table.offer(MediaKind::Video).1.iter().map(|ext| ext.id).collect();
+    let first = |codec: Codec| table.offer(codec.kind(), Some(codec)).0.swap_remove(0).name;
+    assert_eq!([Codec::Red, Codec::Av1].map(first), ["red", "AV1"]);
+    let ids: Vec<u8> = table.offer(MediaKind::Video, None).1.iter().map(|ext| ext.id).collect();
     let mut distinct = ids.clone();
     distinct.sort_unstable();
     distinct.dedup();
