@@ -77,7 +77,7 @@ pub async fn run(socket: WebSocket, stream: SignalStream, metrics: Arc<Metrics>)
 
 async fn receive(
     source: &mut SplitStream<WebSocket>,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<Box<Request>>,
     speaks_text: &AtomicBool,
     metrics: &Metrics,
 ) -> End {
@@ -106,7 +106,7 @@ async fn receive(
             // A request newer than we are.
             Ok(None) => dropped("unknown"),
             Ok(Some(request)) => {
-                if requests.send(request).await.is_err() {
+                if requests.send(Box::new(request)).await.is_err() {
                     // The worker has let go of this client. What it said last is still on its way through `send`.
                     tokio::time::sleep(SEND_TIMEOUT).await;
                     return End::Close { code: code::INTERNAL_ERROR, why: "the worker no longer listens" };
@@ -203,7 +203,7 @@ mod tests {
 
     /// The worker's side of a stream, and what it is told.
     struct Worker {
-        requests: mpsc::Receiver<Request>,
+        requests: mpsc::Receiver<Box<Request>>,
         responses: mpsc::Sender<Outgoing>,
         metrics: Arc<Metrics>,
     }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     fn leave() -> Outgoing {
-        Outgoing::Message(Box::new(proto::SignalResponse { message: Some(Response::Leave(Default::default())) }))
+        Outgoing::Message(Arc::new(proto::SignalResponse { message: Some(Response::Leave(Default::default())) }))
     }
 
     fn ping(n: i64) -> proto::SignalRequest {
@@ -259,14 +259,14 @@ mod tests {
     async fn binary_is_answered_in_binary_and_text_in_text() {
         let (mut client, mut worker) = connected().await;
         client.send(Frame::binary(ping(7).encode_to_vec())).await.unwrap();
-        assert_eq!(worker.requests.recv().await, Some(Request::Ping(7)));
-        worker.responses.send(Outgoing::Message(Box::new(pong(8)))).await.unwrap();
+        assert_eq!(worker.requests.recv().await, Some(Box::new(Request::Ping(7))));
+        worker.responses.send(Outgoing::Message(Arc::new(pong(8)))).await.unwrap();
         let Frame::Binary(bytes) = next(&mut client).await else { panic!("binary") };
         assert_eq!(proto::SignalResponse::decode(bytes).unwrap(), pong(8));
 
         client.send(Frame::text(r#"{"ping":"9"}"#)).await.unwrap();
-        assert_eq!(worker.requests.recv().await, Some(Request::Ping(9)));
-        worker.responses.send(Outgoing::Message(Box::new(pong(10)))).await.unwrap();
+        assert_eq!(worker.requests.recv().await, Some(Box::new(Request::Ping(9))));
+        worker.responses.send(Outgoing::Message(Arc::new(pong(10)))).await.unwrap();
         let Frame::Text(text) = next(&mut client).await else { panic!("text") };
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), serde_json::json!({"pong": "10"}));
     }
@@ -293,7 +293,10 @@ mod tests {
             message: Some(Request::Offer(proto::SessionDescription { sdp, ..Default::default() })),
         };
         client.send(Frame::binary(offer.encode_to_vec())).await.unwrap();
-        assert!(matches!(worker.requests.recv().await, Some(Request::Offer(_))), "the first that makes sense");
+        assert!(
+            matches!(worker.requests.recv().await.as_deref(), Some(Request::Offer(_))),
+            "the first that makes sense"
+        );
         assert_eq!(worker.metrics.signal_dropped.with_label_values(&["malformed"]).get(), 3);
         assert_eq!(worker.metrics.signal_dropped.with_label_values(&["unknown"]).get(), 1);
         assert_eq!(worker.metrics.signal_dropped.with_label_values(&["too-large"]).get(), 1);
@@ -314,7 +317,7 @@ mod tests {
             ("closed without leave", vec![Outgoing::Close(1000)], 1011),
             (
                 "leave was not the last word",
-                vec![leave(), Outgoing::Message(Box::new(pong(1))), Outgoing::Close(1000)],
+                vec![leave(), Outgoing::Message(Arc::new(pong(1))), Outgoing::Close(1000)],
                 1011,
             ),
             ("resume elsewhere", vec![Outgoing::Close(1001)], 1001),
@@ -382,7 +385,7 @@ mod tests {
         let fill = async {
             let refresh = Response::RefreshToken("x".repeat(1024 * 1024));
             let large = proto::SignalResponse { message: Some(refresh) };
-            while responses.send(Outgoing::Message(Box::new(large.clone()))).await.is_ok() {}
+            while responses.send(Outgoing::Message(Arc::new(large.clone()))).await.is_ok() {}
         };
         timeout(SEND_TIMEOUT + Duration::from_secs(10), fill).await.expect("cut off");
         drain.await.unwrap();

@@ -3,6 +3,8 @@
 //! The rooms send events in the order they must arrive: a track's `update` before any SDP that carries it. Nothing here
 //! holds back or reorders.
 
+use std::sync::Arc;
+
 use livekit_protocol as proto;
 use proto::signal_response::Message;
 
@@ -14,7 +16,7 @@ use crate::sfu::{DataChannel, EventKind, ParticipantInfo, ParticipantState};
 impl Session {
     pub(super) fn event<R: Rooms>(&mut self, turn: &mut Turn<'_, R>, kind: EventKind) {
         match kind {
-            EventKind::ParticipantsChanged(infos) => self.participants_changed(turn, &infos),
+            EventKind::ParticipantsChanged(infos) => self.participants_changed(turn, infos),
             EventKind::Answer(answer) => self.send(turn, Message::Answer(translate::description("answer", answer))),
             EventKind::Offer(offer) if self.dialect.server_offers() => {
                 self.send(turn, Message::Offer(translate::description("offer", offer)));
@@ -54,14 +56,16 @@ impl Session {
         }
     }
 
-    fn participants_changed<R: Rooms>(&mut self, turn: &mut Turn<'_, R>, infos: &[ParticipantInfo]) {
+    fn participants_changed<R: Rooms>(&mut self, turn: &mut Turn<'_, R>, infos: Arc<[ParticipantInfo]>) {
         if self.socket.is_none() {
             for gone in infos.iter().filter(|info| info.state == ParticipantState::Disconnected) {
                 self.miss(gone);
             }
         }
-        let participants = infos.iter().map(translate::participant).collect();
-        self.send(turn, Message::Update(proto::ParticipantUpdate { participants }));
+        if let Some(socket) = self.socket {
+            let update = turn.update(&infos);
+            turn.send(socket, update);
+        }
         if let Some(me) = infos.iter().find(|info| info.sid == self.sid) {
             self.publications.announced(&me.tracks);
             if self.adopt(me) {

@@ -1,6 +1,7 @@
 //! What a LiveKit client says when it connects, once the token is checked: made by `http`, consumed by [`Signalling::join`](super::Signalling::join).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use livekit_protocol as proto;
 
@@ -47,7 +48,8 @@ pub struct SocketId(pub u64);
 /// What goes to the client's WebSocket.
 #[derive(Debug, Clone)]
 pub enum Outgoing {
-    Message(Box<proto::SignalResponse>),
+    /// Shared by all who are told the same.
+    Message(Arc<proto::SignalResponse>),
     /// Close the socket with this code. 1000 only right after a `leave` message; anything else makes the client resume at once.
     Close(u16),
 }

@@ -3,6 +3,8 @@
 //! A session begins with [`Session::join`], outlives its WebSocket for a while ([`Session::detach`], [`Session::resume`])
 //! and ends with the event `Left`. It lives in [`Signalling`](super::Signalling), which owns the sockets and the time.
 
+use std::sync::Arc;
+
 use livekit_protocol as proto;
 use proto::request_response::{Reason, Request};
 use proto::signal_response::Message;
@@ -242,8 +244,8 @@ pub(super) fn refuse<R>(turn: &mut Turn<'_, R>, socket: SocketId, reason: LeaveR
     turn.send(socket, Outgoing::Close(CLOSE_NORMAL));
 }
 
-fn message_out(message: Message) -> Outgoing {
-    Outgoing::Message(Box::new(proto::SignalResponse { message: Some(message) }))
+pub(super) fn message_out(message: Message) -> Outgoing {
+    Outgoing::Message(Arc::new(proto::SignalResponse { message: Some(message) }))
 }
 
 fn server_info() -> proto::ServerInfo {

@@ -4,14 +4,17 @@
 //! timeout) and afterwards takes out what is to be sent. The rooms themselves are lent to each call.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use livekit_protocol::signal_request;
+use livekit_protocol as proto;
+use proto::signal_request;
+use proto::signal_response::Message;
 use sha2::{Digest, Sha256};
 
-use super::session::{Session, refuse};
-use super::{Dropped, DroppedCounts, JoinRequest, Keys, Outgoing, Rooms, SocketId};
-use crate::sfu::{Event, EventKind, JoinError, LeaveReason, Now, ParticipantId, Sid};
+use super::session::{Session, message_out, refuse};
+use super::{Dropped, DroppedCounts, JoinRequest, Keys, Outgoing, Rooms, SocketId, translate};
+use crate::sfu::{Event, EventKind, JoinError, LeaveReason, Now, ParticipantId, ParticipantInfo, Sid};
 
 /// How often a client gets a fresh token. LiveKit's value: half of the least validity of a token.
 const TOKEN_REFRESH: Duration = Duration::from_secs(300);
@@ -36,6 +39,8 @@ struct Shared {
     seed: [u8; 32],
     out: VecDeque<(SocketId, Outgoing)>,
     dropped: DroppedCounts,
+    /// About whom somebody was told last, and how.
+    last_update: Option<(Arc<[ParticipantInfo]>, Outgoing)>,
 }
 
 /// What a session may use while one thing happens.
@@ -48,6 +53,19 @@ pub(super) struct Turn<'a, R> {
 impl<R> Turn<'_, R> {
     pub(super) fn send(&mut self, socket: SocketId, outgoing: Outgoing) {
         self.shared.out.push_back((socket, outgoing));
+    }
+
+    /// The message about participants that changed. Made once for all who are told in a row.
+    pub(super) fn update(&mut self, infos: &Arc<[ParticipantInfo]>) -> Outgoing {
+        if let Some((about, update)) = &self.shared.last_update
+            && Arc::ptr_eq(about, infos)
+        {
+            return update.clone();
+        }
+        let participants = infos.iter().map(translate::participant).collect();
+        let update = message_out(Message::Update(proto::ParticipantUpdate { participants }));
+        self.shared.last_update = Some((infos.clone(), update.clone()));
+        update
     }
 
     pub(super) fn count(&mut self, dropped: Dropped) {
@@ -70,7 +88,7 @@ impl Signalling {
     /// `seed`: 32 random bytes, secret.
     pub fn new(keys: Keys, seed: [u8; 32]) -> Signalling {
         Signalling {
-            shared: Shared { keys, seed, out: VecDeque::new(), dropped: DroppedCounts::default() },
+            shared: Shared { keys, seed, out: VecDeque::new(), dropped: DroppedCounts::default(), last_update: None },
             sessions: HashMap::new(),
             by_sid: HashMap::new(),
             sockets: HashMap::new(),

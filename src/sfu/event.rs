@@ -1,5 +1,6 @@
 //! What the SFU tells a front door. Every event is addressed to one participant, in the order it must reach it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::info::{Codec, LeaveReason, ParticipantId, ParticipantInfo, Quality, Sid, Speaker};
@@ -14,8 +15,8 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq)]
 pub enum EventKind {
     /// Snapshots of participants that changed, the receiver itself included when its own state changed.
-    /// Always precedes any SDP that carries their tracks.
-    ParticipantsChanged(Vec<ParticipantInfo>),
+    /// Always precedes any SDP that carries their tracks. The same slice for everyone who is told.
+    ParticipantsChanged(Arc<[ParticipantInfo]>),
     /// The answer to the client's offer `id`.
     Answer(Description),
     /// Our offer for the downstream connection; only for [`Negotiation::Dual`](super::Negotiation::Dual).

@@ -40,6 +40,7 @@ mod routes;
 mod subscription;
 mod timers;
 mod track;
+mod updates;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -503,13 +504,14 @@ impl Sfu {
         let room_id = match timer {
             Timer::Connection(link) | Timer::Pacer(link) => link.room,
             Timer::Participant(room, _) | Timer::Allocation(room, _) | Timer::Track(room, _) => room,
-            Timer::Speakers(room) | Timer::Room(room) => room,
+            Timer::Speakers(room) | Timer::Updates(room) | Timer::Room(room) => room,
         };
         let Some(room) = self.rooms.get_mut(&room_id) else { return };
         match timer {
             Timer::Connection(link) => room.connection_due(at, link, &mut self.turn),
             Timer::Pacer(link) => room.pacer_due(now, at, link, &mut self.turn),
             Timer::Track(_, track) => room.track_due(now, at, track, &mut self.turn),
+            Timer::Updates(_) => room.updates_due(at, &mut self.turn),
             Timer::Speakers(_) => room.speakers_due(now, at, &mut self.turn),
             Timer::Allocation(_, id) => room.allocation_due(now, at, id, &mut self.turn),
             Timer::Participant(_, id) => {

@@ -23,6 +23,8 @@ const TICK: Duration = Duration::from_millis(2);
 const TICKS: usize = 4;
 /// More than all tracks of a large call bring in that time. Beyond it streams leave out packets up to their next keyframe.
 const MAX_WAITING: usize = 512;
+/// Room for this many stays when all have left: what a usual keyframe needs.
+const KEPT_CAPACITY: usize = 64;
 /// A path that carries the estimate carries bursts of this many times it: queues of an access link hold far more than the
 /// few milliseconds this lasts.
 const ESTIMATE_FACTOR: u64 = 2;
@@ -93,6 +95,8 @@ impl<T> Pacer<T> {
         let next = self.waiting.pop_front();
         if self.waiting.is_empty() {
             self.helping = 0;
+            // Pictures out of the cache are rarer than keyframes, and much longer.
+            self.waiting.shrink_to(KEPT_CAPACITY);
         }
         next
     }

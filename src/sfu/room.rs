@@ -1,7 +1,7 @@
 //! A room: its participants and tracks, who comes, who goes, and what the others are told. Owned by [`Sfu`](super::Sfu).
 //!
-//! The rest of a room's work is beside it: [`publication`](super::publication), [`subscription`](super::subscription) and
-//! [`forwarding`](super::forwarding).
+//! The rest of a room's work is beside it: [`publication`](super::publication), [`subscription`](super::subscription),
+//! [`forwarding`](super::forwarding) and [`updates`](super::updates).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use super::participant::Participant;
 use super::participants::Participants;
 use super::timers::{Alarm, Timer};
 use super::track::Track;
+use super::updates::Updates;
 use super::{JOIN_TIMEOUT, JoinError, JoinOptions, Negotiation, Now, RoomId, Side, TrackKey, Turn};
 
 /// A peer not heard for this long is gone: browsers check consent every five seconds at the latest (RFC 7675), and
@@ -62,6 +63,7 @@ pub(super) struct Room {
     pub floor: DominantSpeaker<ParticipantId>,
     pub loudest: Loudest<TrackKey>,
     pub speakers_alarm: Alarm,
+    pub updates: Updates,
     ever_joined: bool,
     /// When the room ends unless somebody comes.
     ends_at: Option<Instant>,
@@ -83,6 +85,7 @@ impl Room {
             speakers: ActiveSpeaker::new(),
             floor: DominantSpeaker::new(),
             speakers_alarm: Alarm::default(),
+            updates: Updates::default(),
             ever_joined: false,
             ends_at: None,
             alarm: Alarm::default(),
@@ -166,7 +169,7 @@ impl Room {
         if auto_subscribe {
             self.subscribe_to_all(now, id, turn);
         }
-        self.tell_others(id, turn);
+        self.introduce(now, id, turn);
         Ok(())
     }
 
@@ -179,7 +182,8 @@ impl Room {
         let after = participant.age(now);
         participant.wake_at(now.instant + SILENCE_TIMEOUT, self.id, turn);
         turn.emit(id, EventKind::Verdict(Verdict::Connected { after }));
-        self.changed(id, turn);
+        self.tell_itself(id, turn);
+        self.introduce(now, id, turn);
         self.tell_current_speakers(id, turn);
     }
 
@@ -281,26 +285,6 @@ impl Room {
     }
 
     // --- telling -----------------------------------------------------------------------------------------------
-
-    /// Something about a participant changed: everybody hears, itself included.
-    pub fn changed(&mut self, id: ParticipantId, turn: &mut Turn) {
-        let Some(participant) = self.participants.get_mut(&id) else { return };
-        participant.version += 1;
-        if let Some(info) = self.participant_info(id) {
-            turn.emit(id, EventKind::ParticipantsChanged(vec![info]));
-        }
-        self.tell_others(id, turn);
-    }
-
-    fn tell_others(&self, id: ParticipantId, turn: &mut Turn) {
-        let Some(info) = self.participant_info(id) else { return };
-        if info.permissions.hidden {
-            return;
-        }
-        for other in self.participant_ids().into_iter().filter(|other| *other != id) {
-            turn.emit(other, EventKind::ParticipantsChanged(vec![info.clone()]));
-        }
-    }
 
     pub fn update_metadata(
         &mut self,

@@ -21,6 +21,8 @@ pub(super) enum Timer {
     Speakers(RoomId),
     /// What a subscriber gets of what it wants.
     Allocation(RoomId, ParticipantId),
+    /// Newcomers whom the others have yet to be told of.
+    Updates(RoomId),
     /// An empty room's end.
     Room(RoomId),
 }

@@ -27,4 +27,5 @@ mod room;
 mod seals;
 mod single;
 mod tracks;
+mod updates;
 mod world;

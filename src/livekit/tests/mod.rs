@@ -90,7 +90,7 @@ impl Rig {
 
 fn message(outgoing: Outgoing) -> Option<Message> {
     match outgoing {
-        Outgoing::Message(response) => response.message,
+        Outgoing::Message(response) => response.message.clone(),
         Outgoing::Close(_) => None,
     }
 }

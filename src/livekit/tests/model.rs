@@ -49,10 +49,10 @@ impl Model {
         change(member);
         member.info.version += 1;
         let info = member.info.clone();
-        self.emit(id, EventKind::ParticipantsChanged(vec![info.clone()]));
+        self.emit(id, EventKind::ParticipantsChanged([info.clone()].into()));
         if !info.permissions.hidden {
             for peer in self.peers(id) {
-                self.emit(peer, EventKind::ParticipantsChanged(vec![info.clone()]));
+                self.emit(peer, EventKind::ParticipantsChanged([info.clone()].into()));
             }
         }
     }
@@ -130,7 +130,7 @@ impl Rooms for Model {
             .insert(id, Member { info: info.clone(), pending: Vec::new(), signal: true, room, negotiation, offers: 0 });
         for peer in self.peers(id) {
             if !hidden {
-                self.emit(peer, EventKind::ParticipantsChanged(vec![info.clone()]));
+                self.emit(peer, EventKind::ParticipantsChanged([info.clone()].into()));
             }
         }
         if options.negotiation == Negotiation::Dual {

@@ -41,7 +41,7 @@ impl Client {
     fn hear(&mut self, outgoing: Outgoing) {
         assert!(!self.closed, "nothing comes after a close");
         let message = match outgoing {
-            Outgoing::Message(response) => response.message.expect("no empty message"),
+            Outgoing::Message(response) => response.message.clone().expect("no empty message"),
             Outgoing::Close(code) => {
                 assert_eq!(code == 1000, self.said_goodbye, "1000 right after a leave, and only there");
                 self.closed = true;

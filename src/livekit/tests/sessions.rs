@@ -436,7 +436,7 @@ fn who_missed_too_much_joins_afresh() {
     gone.state = crate::sfu::ParticipantState::Disconnected;
     for i in 0..1001 {
         gone.sid = Sid(format!("PA_gone{i}").into());
-        rig.rooms.events.push_back(Event { to: id, kind: EventKind::ParticipantsChanged(vec![gone.clone()]) });
+        rig.rooms.events.push_back(Event { to: id, kind: EventKind::ParticipantsChanged([gone.clone()].into()) });
     }
     rig.settle();
     let back = rig.join(JoinRequest { reconnect: Some(sid), ..request("alice", Dialect::V1) }).expect("an answer");
