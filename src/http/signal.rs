@@ -27,6 +27,10 @@ use crate::net::JoinRefused;
 /// Bytes, for identity and room name; LiveKit's.
 const LONGEST_NAME: usize = 256;
 
+/// Of each signalling socket, for as long as it is open, and zeroed with every read. An offer takes a few reads; everything
+/// else a client says fits into one.
+const READ_BUFFER_BYTES: usize = 4 << 10;
+
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 /// A client that is not let in.
@@ -142,6 +146,7 @@ pub async fn connect<const ONLY_V1: bool>(
     let metrics = app.metrics.clone();
     let connections = app.connections.clone();
     upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(MESSAGE_MAX)
         .max_frame_size(MESSAGE_MAX)
         // When the upgrade fails, the closure is dropped with the stream, and the worker sees the signal as lost.

@@ -77,7 +77,8 @@ struct Desk {
 
 /// Both directions of one client's signalling. Dropping it means that signalling is lost.
 pub struct SignalStream {
-    pub requests: mpsc::Sender<proto::signal_request::Message>,
+    /// Boxed: the queue's room for messages is a third of what a session takes otherwise.
+    pub requests: mpsc::Sender<Box<proto::signal_request::Message>>,
     /// The first is `join`, `reconnect` or `leave`. Ends when the worker gives up on the client.
     pub responses: mpsc::Receiver<Outgoing>,
 }
@@ -173,7 +174,7 @@ impl Node {
         let (requests, mut inbox) = mpsc::channel(REQUEST_QUEUE);
         tokio::spawn(async move {
             while let Some(message) = inbox.recv().await {
-                if desk.command(Command::Request { signal, message: Box::new(message) }).await.is_err() {
+                if desk.command(Command::Request { signal, message }).await.is_err() {
                     return;
                 }
             }

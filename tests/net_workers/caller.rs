@@ -159,14 +159,14 @@ impl Caller {
     }
 
     pub async fn leave(&self) {
-        let _ = self.stream.requests.send(Request::Leave(proto::LeaveRequest::default())).await;
+        let _ = self.stream.requests.send(Box::new(Request::Leave(proto::LeaveRequest::default()))).await;
     }
 
     /// Everything that can be done without waiting.
     pub fn run(&mut self) {
         loop {
             match self.stream.responses.try_recv() {
-                Ok(Outgoing::Message(message)) => self.hear(message.message.unwrap()),
+                Ok(Outgoing::Message(message)) => self.hear(message.message.clone().unwrap()),
                 Ok(Outgoing::Close(_)) => self.left = true,
                 Err(tokio::sync::mpsc::error::TryRecvError::Empty) => break,
                 Err(tokio::sync::mpsc::error::TryRecvError::Disconnected) => {
@@ -227,7 +227,7 @@ impl Caller {
             id: 2,
             ..Default::default()
         };
-        self.stream.requests.try_send(Request::Offer(description)).unwrap();
+        self.stream.requests.try_send(Box::new(Request::Offer(description))).unwrap();
     }
 
     fn read(&mut self) {

@@ -234,10 +234,10 @@ async fn every_description_names_its_worker() {
             let (offer, pending) = api.apply().unwrap();
             let sdp = offer.to_sdp_string();
             let offer = proto::SessionDescription { r#type: "offer".into(), sdp, id, ..Default::default() };
-            stream.requests.send(Request::Offer(offer)).await.unwrap();
+            stream.requests.send(Box::new(Request::Offer(offer))).await.unwrap();
             let answer = loop {
                 match stream.responses.recv().await.unwrap() {
-                    Outgoing::Message(message) => match message.message.unwrap() {
+                    Outgoing::Message(message) => match message.message.clone().unwrap() {
                         Response::Answer(answer) => break answer.sdp,
                         Response::Offer(offer) => assert_eq!(worker(&fragment(&offer.sdp)), Some(index)),
                         _ => {}

@@ -7,12 +7,13 @@ use crate::rtp::sequence::extend_sequence;
 use crate::rtp::{ActiveTargets, DependencyRewrite, Rewrite};
 use crate::transport::Origin;
 
-/// Packets kept at most: three seconds of a busy 1080p stream. A power of two.
+/// Packets kept at most: two seconds of a busy 1080p stream and its keyframe. A power of two.
 const MAX_PACKETS: usize = 1024;
 /// Packets room is made for at first; doubled while packets that may still be wanted would be pushed out.
 const FIRST_PACKETS: usize = 64;
-/// Receivers give a packet up sooner: browsers ask for one for about a second, and skip to the next key frame.
-const MAX_AGE: Duration = Duration::from_secs(3);
+/// Receivers give a packet up sooner: browsers ask for one for about a second, and skip to the next key frame. The room's
+/// packet cache forgets it then.
+const MAX_AGE: Duration = Duration::from_secs(2);
 /// How often one packet is sent again. A path that loses five in a row delivers no video.
 const MAX_RESENDS: u8 = 4;
 
@@ -224,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn keeps_three_seconds_up_to_a_thousand_packets() {
+    fn keeps_two_seconds_up_to_a_thousand_packets() {
         let mut slow = History::default();
         for sequence in 0..300 {
             slow.push(sequence as u32 * 100, &sent(sequence));
         }
-        assert_eq!(slow.entries.len(), FIRST_PACKETS, "thirty packets are three seconds");
-        assert_eq!(slow.request(30_000, 270, RTT), None, "three seconds ago");
-        assert!(slow.request(30_000, 271, RTT).is_some());
+        assert_eq!(slow.entries.len(), FIRST_PACKETS, "twenty packets are two seconds");
+        assert_eq!(slow.request(30_000, 280, RTT), None, "two seconds ago");
+        assert!(slow.request(30_000, 281, RTT).is_some());
         let mut fast = History::default();
         for sequence in 0..3000 {
             fast.push(sequence as u32 / 10, &sent(sequence));
