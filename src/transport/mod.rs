@@ -198,6 +198,8 @@ pub struct Transport {
     /// Told by str0m, but the end of the handshake has yet to leave: media must not overtake it.
     handshaken: bool,
     told_closed: bool,
+    /// Set while str0m has nothing to say before this time. Most of what a receiver sends is none of its business.
+    idle_until: Option<Instant>,
     path: Path,
     /// `None` on a connection that only receives.
     egress: Option<Egress>,
@@ -247,6 +249,7 @@ impl Transport {
 
     /// The client is not at this address any more: str0m looks for another pair that was nominated.
     fn abandon(&mut self, (protocol, address): (Protocol, SocketAddr)) {
+        self.idle_until = None;
         let protocol = if protocol == Protocol::Udp { "udp" } else { "tcp" };
         // All that we know of the client's addresses we know from its checks.
         let line = format!("candidate:1 1 {protocol} 1 {} {} typ prflx", address.ip(), address.port());
@@ -266,6 +269,7 @@ impl Transport {
     }
 
     fn input(&mut self, input: Input<'_>) {
+        self.idle_until = None;
         if self.progress == Progress::Closed {
             return;
         }
@@ -296,6 +300,9 @@ impl Transport {
                     Demand::Resend(missing) => Event::Missing(missing),
                 });
             }
+            if let Some(at) = self.idle_until {
+                return Output::Timeout(self.next_timeout(at));
+            }
             let output = match catch_unwind(AssertUnwindSafe(|| self.rtc.poll_output())) {
                 Ok(Ok(output)) => output,
                 Ok(Err(_)) | Err(_) => {
@@ -312,8 +319,8 @@ impl Transport {
                     return Output::Event(Event::Connected);
                 }
                 RtcOutput::Timeout(at) => {
-                    let egress = self.open_route().and(self.egress.as_mut()).and_then(Egress::arm);
-                    return Output::Timeout(egress.map_or(at, |egress| at.min(egress)));
+                    self.idle_until = Some(at);
+                    return Output::Timeout(self.next_timeout(at));
                 }
                 RtcOutput::Transmit(t) => {
                     let protocol = if t.proto == RtcProtocol::Udp { Protocol::Udp } else { Protocol::Tcp };
@@ -332,6 +339,11 @@ impl Transport {
                 }
             }
         }
+    }
+
+    fn next_timeout(&mut self, rtc: Instant) -> Instant {
+        let egress = self.open_route().and(self.egress.as_mut()).and_then(Egress::arm);
+        egress.map_or(rtc, |egress| rtc.min(egress))
     }
 
     /// str0m's reports share our keys: see [`Egress::tolerates`]. Their SSRC is drawn where we cannot see it; that it meets one

@@ -107,6 +107,7 @@ impl Transport {
             progress: Progress::NoChecks,
             handshaken: false,
             told_closed: false,
+            idle_until: None,
             path: Path::default(),
             egress: Some(Egress::new(&new, keys)),
             last_received: new.now,
