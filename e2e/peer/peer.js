@@ -26,6 +26,9 @@ window.RTCPeerConnection = class extends RTCPeerConnection {
 
 const rooms = [];
 
+/** livekit-client's names of layers, the lowest first. */
+const RIDS = ["q", "h", "f"];
+
 function show(track, participant) {
   const element = track.attach();
   const tile = document.createElement("figure");
@@ -80,6 +83,20 @@ window.peer = {
         return { kind: track.kind, announced: mimeType, agreed: firstCodec(track.receiver), codec, width, frames, keyFrames, freezes };
       }),
     );
+  },
+
+  /** Of each layer of this page's camera, the lowest first: its width in pixels and how many frames were sent. */
+  async sent() {
+    const report = await Promise.all(connections.map((connection) => connection.getStats()));
+    const streams = report.flatMap((stats) => [...stats.values()]).filter((entry) => entry.type === "outbound-rtp" && entry.kind === "video");
+    return streams.map(({ rid, frameWidth: width, framesSent: frames }) => ({ rid, width, frames })).sort((one, other) => RIDS.indexOf(one.rid) - RIDS.indexOf(other.rid));
+  },
+
+  /** Subscribes to all tracks of the others, or to none. */
+  subscribe(on) {
+    for (const { remoteParticipants } of rooms) {
+      for (const { trackPublications } of remoteParticipants.values()) trackPublications.forEach((publication) => publication.setSubscribed(on));
+    }
   },
 
   /** Asks for a layer of every video: 0 low, 1 medium, 2 high. Without adaptive streams only. */
