@@ -80,7 +80,7 @@ window.peer = {
         const stream = report.find((entry) => entry.type === "inbound-rtp") ?? {};
         const codec = report.find((entry) => entry.id === stream.codecId)?.mimeType;
         const { frameWidth: width, framesDecoded: frames, keyFramesDecoded: keyFrames, freezeCount: freezes } = stream;
-        return { kind: track.kind, announced: mimeType, agreed: firstCodec(track.receiver), codec, width, frames, keyFrames, freezes };
+        return { kind: track.kind, paused: track.streamState === Track.StreamState.Paused, announced: mimeType, agreed: firstCodec(track.receiver), codec, width, frames, keyFrames, freezes };
       }),
     );
   },
