@@ -105,6 +105,25 @@ impl CodecTable {
         }
     }
 
+    /// Whether a header extension under this id may carry a transport-wide number.
+    pub fn may_be_number(&self, id: u8) -> bool {
+        match self.extensions.iter().find(|(_, extension)| *extension == HeaderExtension::TransportCc) {
+            Some((number, _)) => *number == id,
+            // Where str0m numbers, it is any that no offer gave to something else.
+            None => !self.extensions.iter().any(|(known, _)| *known == id),
+        }
+    }
+
+    /// Whether a line of an offer gives a number to an extension that has another, or a number that another extension has.
+    pub fn contradicts(&self, line: &str) -> bool {
+        let Some(rest) = line.strip_prefix("a=extmap:") else { return false };
+        let mut words = rest.split_ascii_whitespace();
+        // A direction may follow the number.
+        let id = words.next().and_then(|word| word.split('/').next()?.parse().ok()).unwrap_or_default();
+        let known = words.next().and_then(HeaderExtension::from_uri);
+        known.is_some_and(|known| !self.extensions.contains(&(id, known)))
+    }
+
     pub fn codec(&self, pt: u8) -> Option<Codec> {
         self.payloads.iter().find(|p| p.pt == pt).map(|p| p.codec)
     }
