@@ -177,8 +177,12 @@ impl World {
 
     pub fn inject(&mut self, protocol: Protocol, source: SocketAddr, bytes: &[u8]) {
         let now = self.clock();
+        (self.meter)(true);
         self.sfu.receive(now, Datagram { protocol, source, destination: server(protocol), bytes });
-        self.sfu.drive(now);
+        (self.meter)(false);
+        while self.drive() {
+            self.send();
+        }
     }
 
     // --- time -----------------------------------------------------------------------------------------------------
