@@ -34,4 +34,5 @@ mod room;
 mod seals;
 mod single;
 mod tracks;
+mod workers;
 mod world;
