@@ -59,7 +59,7 @@ impl Admission {
         }
         let mut elements = packet.extensions();
         for (id, value) in elements.by_ref() {
-            if let Some(number) = value.first_chunk().filter(|_| codecs.may_be_number(id))
+            if let Some(number) = value.first_chunk().filter(|_| codecs.is_number(id))
                 && !self.numbers.admit(u16::from_be_bytes(*number))
             {
                 return false;

@@ -333,7 +333,7 @@ impl Caller {
     fn film(&mut self, now: Instant) {
         let Some(mid) = self.camera.filter(|_| self.connected && self.next_frame <= now) else { return };
         self.next_frame = now + FRAME_INTERVAL;
-        let key = self.frames % 30 == 0;
+        let key = self.frames.is_multiple_of(30);
         for part in 0..PACKETS_PER_FRAME {
             // RFC 7741: a descriptor with a long picture id, then the payload header.
             let id = 0x8000 | self.frames as u16 & 0x7fff;

@@ -118,7 +118,7 @@ fn a_handshake_that_comes_from_elsewhere_first() {
     world.record = Some(Vec::new());
     for round in 0..200 {
         let from_carol = |p: &Packet| p.source == own && p.destination == server;
-        let packets = std::mem::replace(&mut world.record, Some(Vec::new())).expect("recorded");
+        let packets = world.record.replace(Vec::new()).expect("recorded");
         for packet in packets.iter().filter(|p| from_carol(p)) {
             for address in elsewhere {
                 claimed += packet.bytes.len() as u64;
