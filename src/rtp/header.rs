@@ -197,8 +197,8 @@ impl<'a> Packet<'a> {
             _ => None,
         };
         match form {
-            Some(form) => Extensions { form, rest: self.elements },
-            None => Extensions { form: Form::OneByte, rest: &[] },
+            Some(form) => Extensions { form, rest: self.elements, cut: false },
+            None => Extensions { form: Form::OneByte, rest: &[], cut: false },
         }
     }
 }
@@ -208,6 +208,7 @@ impl<'a> Packet<'a> {
 pub struct Extensions<'a> {
     form: Form,
     rest: &'a [u8],
+    cut: bool,
 }
 
 impl<'a> Iterator for Extensions<'a> {
@@ -239,8 +240,14 @@ impl<'a> Iterator for Extensions<'a> {
 }
 
 impl Extensions<'_> {
+    /// Whether it ended at an element that is cut short or reserved.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+
     fn end<T>(&mut self) -> Option<T> {
         self.rest = &[];
+        self.cut = true;
         None
     }
 }

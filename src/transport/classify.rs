@@ -56,6 +56,11 @@ pub fn classify(packet: &[u8]) -> Datagram<'_> {
     }
 }
 
+/// Whether a packet is RTP or RTCP, by its first byte.
+pub fn is_media(packet: &[u8]) -> bool {
+    matches!(packet, [128..=191, ..])
+}
+
 /// Checks the header and walks the attributes (RFC 8489 §5, §14). Does not check integrity: that takes the password.
 fn stun(packet: &[u8]) -> Datagram<'_> {
     let Some((header, attributes)) = packet.split_at_checked(STUN_HEADER_BYTES) else {

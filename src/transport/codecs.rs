@@ -51,6 +51,10 @@ const OWN_PAYLOADS: [Payload; 8] = [
     Payload::new(Codec::Av1, 35, Some(36)),
 ];
 
+/// Where str0m has the transport-wide number until an offer says otherwise. When an offer gives an id to one extension, str0m
+/// gives that one's former id to whatever had it; this is the former id of none, and none that [`CodecTable::learn`] takes.
+const UNOFFERED_NUMBER: u8 = 16;
+
 impl CodecTable {
     /// For a connection the client offers.
     pub fn from_offer(offer: &SessionDescription) -> Self {
@@ -103,6 +107,22 @@ impl CodecTable {
         if free && (1..=14).contains(&id) {
             self.extensions.push((id, extension));
         }
+    }
+
+    /// Whether str0m takes a header extension under this id for a transport-wide number.
+    pub fn is_number(&self, id: u8) -> bool {
+        let offered = self.extensions.iter().find(|(_, extension)| *extension == HeaderExtension::TransportCc);
+        offered.map_or(UNOFFERED_NUMBER, |(number, _)| *number) == id
+    }
+
+    /// Whether a line of an offer gives a number to an extension that has another, or a number that another extension has.
+    pub fn contradicts(&self, line: &str) -> bool {
+        let Some(rest) = line.strip_prefix("a=extmap:") else { return false };
+        let mut words = rest.split_ascii_whitespace();
+        // A direction may follow the number.
+        let id = words.next().and_then(|word| word.split('/').next()?.parse().ok()).unwrap_or_default();
+        let known = words.next().and_then(HeaderExtension::from_uri);
+        known.is_some_and(|known| !self.extensions.contains(&(id, known)))
     }
 
     pub fn codec(&self, pt: u8) -> Option<Codec> {
@@ -190,6 +210,7 @@ impl CodecTable {
     pub fn configure(&self, mut config: RtcConfig) -> RtcConfig {
         if self.payloads.is_empty() {
             for (id, extension) in header_extension::USUAL {
+                let id = if extension == HeaderExtension::TransportCc { UNOFFERED_NUMBER } else { id };
                 config = config.set_extension(id, extension.rtc());
             }
             return config

@@ -17,7 +17,7 @@ use str0m::crypto::dtls::{
 };
 use zeroize::Zeroizing;
 
-use super::srtp::{DtlsRole, Profile, ReceiveKeys, SendKeys, keys_from_dtls};
+use super::srtp::{DtlsRole, Profile, ReceiveKeys, SendKeys, keys_from_dtls, receive_keys_from_dtls};
 
 /// str0m's default crypto with our DTLS.
 pub(super) fn provider() -> CryptoProvider {
@@ -39,6 +39,13 @@ impl KeyExport {
     pub fn take(&self) -> Option<(SendKeys, ReceiveKeys)> {
         let exported = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         keys_from_dtls(exported.profile, &exported.keying_material, exported.role).ok()
+    }
+
+    /// What tells whether a packet is the client's; of no use any more once [`take`](Self::take) gave the keys.
+    pub fn receive_keys(&self) -> Option<ReceiveKeys> {
+        let exported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Exported { profile, keying_material, role } = exported.as_ref()?;
+        receive_keys_from_dtls(*profile, keying_material, *role).ok()
     }
 
     /// As if a handshake had exported this.

@@ -241,7 +241,8 @@ impl Egress {
         let mid = (!stream.found).then_some(stream.spec.mid.as_str());
         let stamp = Stamp { mid, number: self.next_number as u16, send_time };
         let (ids, sent) = (stream.spec.extensions, &missing.sent);
-        let Some(rtx) = &mut stream.rtx else { return };
+        // One request may name hundreds of packets: the budget that was there for the first is spent before the last.
+        let Some(rtx) = stream.rtx.as_mut().filter(|rtx| !rtx.budget.is_empty()) else { return };
         let Some(index) = rtx.claim() else { return };
         let header = Header {
             marker: sent.marker,

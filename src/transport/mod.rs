@@ -6,6 +6,7 @@
 //!
 //! Pure: datagrams and time go in, [`Output`]s come out.
 
+mod admission;
 mod channels;
 pub mod classify;
 mod codecs;
@@ -39,8 +40,10 @@ use str0m::{Candidate, Event as RtcEvent, IceConnectionState, Input, Output as R
 
 use crate::rtp::rtcp;
 use crate::sfu::{Codec, DataChannel};
+use admission::Admission;
 use channels::Channels;
 use codecs::CodecTable;
+use dtls::KeyExport;
 use egress::{Demand, Egress};
 use path::Path;
 use sections::Sections;
@@ -194,6 +197,8 @@ pub struct Transport {
     upstream: Option<String>,
     /// Which (section, layer) a known SSRC is.
     streams: HashMap<Ssrc, (usize, u8)>,
+    admission: Admission,
+    export: KeyExport,
     progress: Progress,
     /// Told by str0m, but the end of the handshake has yet to leave: media must not overtake it.
     handshaken: bool,
@@ -238,10 +243,12 @@ impl Transport {
         if let Some(left) = self.path.received(now, from, datagram.destination, datagram.bytes) {
             self.abandon(left);
         }
-        if rtcp::is_rtcp(datagram.bytes)
-            && let Some(egress) = &mut self.egress
-            && !egress.handle_rtcp(now, datagram.bytes)
-        {
+        let admitted = if rtcp::is_rtcp(datagram.bytes) {
+            self.egress.as_mut().is_none_or(|egress| egress.handle_rtcp(now, datagram.bytes))
+        } else {
+            !classify::is_media(datagram.bytes) || self.admission.admits(datagram.bytes, &self.codecs)
+        };
+        if !admitted {
             return;
         }
         self.input(Input::Receive(now, receive));
@@ -313,6 +320,7 @@ impl Transport {
             match output {
                 RtcOutput::Timeout(_) if std::mem::take(&mut self.handshaken) => {
                     self.progress = Progress::Connected;
+                    self.admission.secure(self.export.receive_keys());
                     if let Some(egress) = &mut self.egress {
                         egress.secure();
                     }
@@ -373,7 +381,12 @@ impl Transport {
                 self.progress = Progress::Closed;
                 (!std::mem::replace(&mut self.told_closed, true)).then_some(Event::Closed)
             }
-            RtcEvent::RtpPacket(packet) => self.media_packet(packet).map(Event::Media),
+            RtcEvent::RtpPacket(packet) => {
+                if let Some(number) = packet.header.ext_vals.transport_cc {
+                    self.admission.accepted(number);
+                }
+                self.media_packet(packet).map(Event::Media)
+            }
             RtcEvent::ChannelOpen(id, label) => {
                 self.channels.opened(id, &label);
                 None

@@ -13,6 +13,7 @@ use str0m::rtp::Ssrc;
 use str0m::{IceCreds, RtcConfig};
 use thiserror::Error;
 
+use super::admission::Admission;
 use super::channels::{Channels, MAX_BUFFERED_BYTES};
 use super::codecs::CodecTable;
 use super::description::local_candidate;
@@ -104,6 +105,8 @@ impl Transport {
             channels: Channels::default(),
             upstream: None,
             streams: Default::default(),
+            admission: Admission::default(),
+            export: keys.clone(),
             progress: Progress::NoChecks,
             handshaken: false,
             told_closed: false,
@@ -144,13 +147,15 @@ impl Transport {
     }
 
     fn answer_upstream(&mut self, sdp: &str, offer: &SessionDescription) -> Result<(), NegotiationError> {
-        // A lite agent sends no checks, so it has no use for candidates; it knows the client by the checks it gets.
-        let lines = sdp.split_inclusive('\n').filter(|line| !line.starts_with("a=candidate:"));
+        self.codecs.learn(offer);
+        // A lite agent sends no checks, so it has no use for candidates; it knows the client by the checks it gets. Numbers of
+        // extensions that change would let it mistake one for another.
+        let of_use = |line: &&str| !line.starts_with("a=candidate:") && !self.codecs.contradicts(line.trim_end());
+        let lines = sdp.split_inclusive('\n').filter(of_use);
         let parsed =
             SdpOffer::from_sdp_string(&lines.collect::<String>()).map_err(|_| NegotiationError::Unanswerable)?;
         let answer = catch_unwind(AssertUnwindSafe(|| self.rtc.sdp_api().accept_offer(parsed)));
         let Ok(Ok(answer)) = answer else { return Err(NegotiationError::Unanswerable) };
-        self.codecs.learn(offer);
         self.upstream = Some(answer.to_sdp_string());
         Ok(())
     }

@@ -110,17 +110,40 @@ pub fn keys_from_dtls(
     keying_material: &[u8],
     our_role: DtlsRole,
 ) -> Result<(SendKeys, ReceiveKeys), WrongKeyLength> {
+    let (ours, _) = masters(profile, keying_material, our_role)?;
+    let receive = receive_keys_from_dtls(profile, keying_material, our_role)?;
+    Ok((SendKeys::new(profile, ours.0, ours.1)?, receive))
+}
+
+/// Those that open what the other end sends.
+pub fn receive_keys_from_dtls(
+    profile: Profile,
+    keying_material: &[u8],
+    our_role: DtlsRole,
+) -> Result<ReceiveKeys, WrongKeyLength> {
+    let (_, theirs) = masters(profile, keying_material, our_role)?;
+    ReceiveKeys::new(profile, theirs.0, theirs.1)
+}
+
+/// A master key and its salt.
+type Master<'a> = (&'a [u8], &'a [u8]);
+
+/// Ours and theirs.
+fn masters(
+    profile: Profile,
+    keying_material: &[u8],
+    our_role: DtlsRole,
+) -> Result<(Master<'_>, Master<'_>), WrongKeyLength> {
     if keying_material.len() != profile.keying_material_len() {
         return Err(WrongKeyLength);
     }
     let (keys, salts) = keying_material.split_at(2 * profile.key_len());
     let client = (&keys[..profile.key_len()], &salts[..profile.salt_len()]);
     let server = (&keys[profile.key_len()..], &salts[profile.salt_len()..]);
-    let (ours, theirs) = match our_role {
+    Ok(match our_role {
         DtlsRole::Client => (client, server),
         DtlsRole::Server => (server, client),
-    };
-    Ok((SendKeys::new(profile, ours.0, ours.1)?, ReceiveKeys::new(profile, theirs.0, theirs.1)?))
+    })
 }
 
 /// The cipher with the session keys of one direction and one of RTP and RTCP.
@@ -292,7 +315,7 @@ impl ReceiveKeys {
     /// Decrypts an RTP packet into `out`, replacing what was there. `header_len` and the sequence number, extended to 64
     /// bits, come from the clear header. `None` when it is not authentic.
     ///
-    /// Keeps no replay list: for the load generator, which opens one packet of many to see that it can.
+    /// Keeps no replay list: for those who open one packet of many to see that they can, of each new stream the first.
     pub fn open_rtp(&self, packet: &[u8], header_len: usize, extended_sequence: u64, out: &mut Vec<u8>) -> Option<()> {
         let ssrc = u32::from_be_bytes(*packet.get(8..)?.first_chunk()?);
         match &self.rtp {

@@ -21,6 +21,11 @@ use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 const OPUS: u8 = 111;
 const SAMPLES_PER_PACKET: u32 = 960;
 const PACKET_INTERVAL: Duration = Duration::from_millis(20);
+const VP8: u8 = 96;
+/// A camera's 30 frames a second, at 2.5 Mb/s.
+const FRAME_INTERVAL: Duration = Duration::from_millis(33);
+const PACKETS_PER_FRAME: u32 = 10;
+const VIDEO_BYTES: usize = 1050;
 
 enum Socket {
     Udp(UdpSocket),
@@ -44,6 +49,11 @@ pub struct Caller {
     microphone: Option<Mid>,
     next_packet: Instant,
     sent: u32,
+    camera: Option<Mid>,
+    next_frame: Instant,
+    frames: u32,
+    /// Packets of video.
+    pub seen: usize,
     pub connected: bool,
     /// Audio packets of each other caller, by the byte they carry.
     pub heard: BTreeMap<u8, usize>,
@@ -90,11 +100,19 @@ impl Caller {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let local = socket.local_addr().unwrap();
-        Caller::join(node, room, name, Socket::Udp(socket), local).await
+        Caller::join(node, room, name, Socket::Udp(socket), local, false).await
+    }
+
+    /// One who shows something as well.
+    pub async fn with_camera(node: &Node, room: &str, name: &str) -> Result<Caller, JoinRefused> {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let local = socket.local_addr().unwrap();
+        Caller::join(node, room, name, Socket::Udp(socket), local, true).await
     }
 
     pub async fn tcp(node: &Node, room: &str, name: &str) -> Result<Caller, JoinRefused> {
-        Caller::join(node, room, name, Socket::TcpToBe, SocketAddr::from(([127, 0, 0, 1], 9))).await
+        Caller::join(node, room, name, Socket::TcpToBe, SocketAddr::from(([127, 0, 0, 1], 9)), false).await
     }
 
     async fn join(
@@ -103,6 +121,7 @@ impl Caller {
         name: &str,
         socket: Socket,
         local: SocketAddr,
+        with_camera: bool,
     ) -> Result<Caller, JoinRefused> {
         let now = Instant::now();
         let mut rtc = RtcConfig::new().set_rtp_mode(true).build(now);
@@ -117,7 +136,27 @@ impl Caller {
         for _ in 0..3 {
             api.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
         }
+        api.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
+        let film = format!("{name}-camera");
+        let camera = with_camera.then(|| {
+            api.add_media(MediaKind::Video, Direction::SendOnly, Some("stream".into()), Some(film.clone()), None)
+        });
         let (offer, pending) = api.apply().unwrap();
+        let video = camera.map(|_| proto::AddTrackRequest {
+            cid: film,
+            r#type: proto::TrackType::Video as i32,
+            source: proto::TrackSource::Camera as i32,
+            width: 1280,
+            height: 720,
+            layers: vec![proto::VideoLayer {
+                quality: proto::VideoQuality::High as i32,
+                width: 1280,
+                height: 720,
+                bitrate: 2_500_000,
+                ..Default::default()
+            }],
+            ..Default::default()
+        });
         let track = proto::AddTrackRequest {
             cid,
             r#type: proto::TrackType::Audio as i32,
@@ -130,8 +169,11 @@ impl Caller {
             id: 1,
             ..Default::default()
         };
-        let request =
-            JoinRequest { add_tracks: vec![track], publisher_offer: Some(description), ..request(name, room) };
+        let request = JoinRequest {
+            add_tracks: [track].into_iter().chain(video).collect(),
+            publisher_offer: Some(description),
+            ..request(name, room)
+        };
         let stream = node.join(request).await?;
         Ok(Caller {
             name: name.into(),
@@ -144,6 +186,10 @@ impl Caller {
             microphone: Some(microphone),
             next_packet: now,
             sent: 0,
+            camera,
+            next_frame: now,
+            frames: 0,
+            seen: 0,
             connected: false,
             heard: BTreeMap::new(),
             fragment: String::new(),
@@ -160,6 +206,10 @@ impl Caller {
 
     pub async fn leave(&self) {
         let _ = self.stream.requests.send(Box::new(Request::Leave(proto::LeaveRequest::default()))).await;
+    }
+
+    pub fn be_silent(&mut self) {
+        self.microphone = None;
     }
 
     /// Everything that can be done without waiting.
@@ -181,6 +231,7 @@ impl Caller {
         self.read();
         let now = Instant::now();
         self.speak(now);
+        self.film(now);
         if self.timeout <= now {
             self.rtc.handle_input(Input::Timeout(now)).unwrap();
             self.drain();
@@ -278,6 +329,31 @@ impl Caller {
         }
     }
 
+    /// A frame that is a keyframe once a second.
+    fn film(&mut self, now: Instant) {
+        let Some(mid) = self.camera.filter(|_| self.connected && self.next_frame <= now) else { return };
+        self.next_frame = now + FRAME_INTERVAL;
+        let key = self.frames.is_multiple_of(30);
+        for part in 0..PACKETS_PER_FRAME {
+            // RFC 7741: a descriptor with a long picture id, then the payload header.
+            let id = 0x8000 | self.frames as u16 & 0x7fff;
+            let mut payload =
+                vec![if part == 0 { 0x90 } else { 0x80 }, 0x80, (id >> 8) as u8, id as u8, u8::from(!key)];
+            payload.extend([2, 0, 0x9d, 0x01, 0x2a, 0, 5, 0xd0, 2]);
+            payload.resize(VIDEO_BYTES, 0xaa);
+            let sequence = u64::from(self.frames * PACKETS_PER_FRAME + part + 1);
+            let packet =
+                RtpWrite::new(Pt::new_with_value(VP8), sequence.into(), self.frames.wrapping_mul(2970), now, payload)
+                    .marker(part + 1 == PACKETS_PER_FRAME);
+            if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(mid, None) {
+                stream.write_rtp(packet);
+            }
+        }
+        self.frames += 1;
+        self.timeout = now;
+        self.drain();
+    }
+
     fn drain(&mut self) {
         loop {
             match self.rtc.poll_output().unwrap() {
@@ -287,6 +363,7 @@ impl Caller {
                 }
                 Output::Transmit(transmit) => self.transmit(transmit.destination, &transmit.contents),
                 Output::Event(Event::Connected) => self.connected = true,
+                Output::Event(Event::RtpPacket(packet)) if *packet.header.payload_type == VP8 => self.seen += 1,
                 Output::Event(Event::RtpPacket(packet)) => *self.heard.entry(packet.payload[0]).or_default() += 1,
                 Output::Event(_) => {}
             }

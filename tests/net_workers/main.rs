@@ -253,6 +253,61 @@ async fn every_description_names_its_worker() {
     }
 }
 
+/// What three rooms of three come to.
+async fn outcome(workers: usize) -> Vec<(bool, Vec<u8>, bool)> {
+    let server = Server::with_config(&format!("[media]\nworkers = {workers}")).await;
+    let mut callers = Vec::new();
+    for room in ["one", "two", "three"] {
+        callers.push(Caller::with_camera(&server.node, room, "a").await.unwrap());
+        for name in ["b", "c"] {
+            callers.push(Caller::udp(&server.node, room, name).await.unwrap());
+        }
+    }
+    let complete = |callers: &[Caller]| {
+        let gets = |c: &Caller| c.connected && c.heard.values().filter(|n| **n > 25).count() == 2;
+        callers.iter().all(|c| gets(c) && (c.name == "a" || c.seen > 100))
+    };
+    until(&mut callers, "all hear and see", complete).await;
+    assert_eq!(metric(&server, "parlour_worker_panics_total"), 0.0);
+    callers.iter().map(|c| (c.connected, c.heard.keys().copied().collect(), c.seen > 100)).collect()
+}
+
+#[tokio::test]
+async fn calls_come_to_the_same_on_one_worker_and_on_four() {
+    assert_eq!(outcome(1).await, outcome(4).await);
+}
+
+/// One who shows something at the rate of a good camera, to many: what the kernel is asked for each packet that is forwarded,
+/// waiting and receiving included.
+#[tokio::test]
+async fn many_packets_go_with_one_system_call() {
+    const VIEWERS: usize = 24;
+    let server = Server::with_config("[media]\nworkers = 1").await;
+    let mut callers = vec![Caller::with_camera(&server.node, "room", "a").await.unwrap()];
+    for _ in 0..VIEWERS {
+        let name = format!("v{}", callers.len());
+        callers.push(Caller::udp(&server.node, "room", &name).await.unwrap());
+    }
+    // Only the one is heard and seen.
+    callers[1..].iter_mut().for_each(Caller::be_silent);
+    let all_see = |callers: &[Caller]| callers[1..].iter().all(|caller| caller.seen > 100);
+    until(&mut callers, "all see", all_see).await;
+    // Until joins are over and the metrics, written once a second, have every series.
+    let begin = Instant::now() + Duration::from_secs(3);
+    until(&mut callers, "three seconds", |_| Instant::now() >= begin).await;
+    let calls = || -> f64 {
+        let names = ["epoll_wait", "recvmmsg", "sendmmsg", "wake"];
+        names.iter().map(|call| metric(&server, &format!("parlour_media_syscalls_total{{call=\"{call}\"}}"))).sum()
+    };
+    let forwarded = || metric(&server, "parlour_packets_forwarded_total");
+    let before = (calls(), forwarded());
+    let end = Instant::now() + Duration::from_secs(5);
+    until(&mut callers, "five seconds", |_| Instant::now() >= end).await;
+    let (calls, forwarded) = (calls() - before.0, forwarded() - before.1);
+    assert!(forwarded > 10_000.0, "{forwarded}");
+    assert!(calls <= 0.2 * forwarded, "{calls} system calls for {forwarded} packets");
+}
+
 fn worker(fragment: &str) -> Option<usize> {
     WorkerId::of_ufrag(fragment).map(WorkerId::index)
 }

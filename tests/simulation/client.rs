@@ -97,6 +97,8 @@ pub struct Setup {
     pub estimates: bool,
     /// Stops layers that nobody wants, as livekit-client does when it is asked to.
     pub dynacast: bool,
+    /// Has the keys of its connections: see `armed.rs`.
+    pub armed: bool,
 }
 
 impl Default for Setup {
@@ -110,6 +112,7 @@ impl Default for Setup {
             level: -60,
             estimates: false,
             dynacast: true,
+            armed: false,
         }
     }
 }
@@ -195,6 +198,7 @@ impl Client {
                 setup.protocol,
                 setup.conditions,
                 setup.seed.wrapping_mul(1000) + u64::from(index) * 10 + salt,
+                setup.armed,
             )
         };
         let dual = setup.negotiation == Negotiation::Dual;

@@ -105,6 +105,43 @@ fn a_handshake_in_a_race() {
     check_undisturbed(&world);
 }
 
+/// The same race, lost: what a client sends first, checks and first flight, comes from three other addresses and not from its
+/// own. Whoever is on the way can do that, and no more: once the client's packets get through, its handshake goes on.
+#[test]
+fn a_handshake_that_comes_from_elsewhere_first() {
+    let mut world = pair();
+    let carol = crate::room::enter(&mut world, "carol", setup(Negotiation::Single, 4));
+    let server = crate::world::server(Protocol::Udp);
+    let own = world.clients[carol].publisher.public;
+    let elsewhere = [1, 2, 3].map(|n| SocketAddr::from(([192, 0, 2, 70 + n], 7000)));
+    let mut claimed = 0;
+    world.record = Some(Vec::new());
+    for round in 0..200 {
+        let from_carol = |p: &Packet| p.source == own && p.destination == server;
+        let packets = world.record.replace(Vec::new()).expect("recorded");
+        for packet in packets.iter().filter(|p| from_carol(p)) {
+            for address in elsewhere {
+                claimed += packet.bytes.len() as u64;
+                world.inject(Protocol::Udp, address, &packet.bytes);
+            }
+        }
+        // For half a second nothing of hers arrives, nor of anybody.
+        world.unreachable = if round < 100 && round % 20 != 0 { vec![server] } else { Vec::new() };
+        world.run(Duration::from_millis(5));
+    }
+    world.record = None;
+    world.run_until(|w| w.clients[carol].is_connected(), 10 * SECOND).expect("connects");
+    for address in elsewhere {
+        // What was claimed is that of three.
+        assert!(sent_to(&world, address) <= claimed);
+    }
+    world.run(3 * SECOND);
+    for publisher in [0, 1] {
+        let playback = world.clients[carol].diary.video(publisher).play_video(world.now);
+        assert!(world.now - playback.last.expect("some") < SECOND / 5, "{playback:?}");
+    }
+}
+
 /// Whoever has not shown that packets reach it gets no more than three times what came in its name (RFC 9000 §8.1 says
 /// the same of QUIC).
 #[test]

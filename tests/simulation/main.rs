@@ -4,6 +4,7 @@
 //!
 //! [`world`] owns the clock, [`client`] behaves as livekit-client does, [`oracle`] judges what arrived.
 
+mod armed;
 mod chance;
 mod chaos;
 mod churn;
@@ -11,13 +12,19 @@ mod client;
 mod congestion;
 mod dual;
 mod dynacast;
+mod forged_media;
+mod forged_reports;
 mod forgery;
 mod hostile;
 mod idle;
+#[path = "../../loadtest/src/wire/keys.rs"]
+#[allow(dead_code, reason = "the load test uses all of it")]
+mod keys;
 mod lifecycle;
 mod loss;
 mod loudest;
 mod media;
+mod memory;
 mod network;
 mod oracle;
 mod peer;
@@ -28,4 +35,5 @@ mod seals;
 mod single;
 mod tracks;
 mod updates;
+mod workers;
 mod world;

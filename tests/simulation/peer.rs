@@ -8,6 +8,7 @@ use str0m::channel::ChannelId;
 use str0m::net::{Protocol as RtcProtocol, Receive, TcpType};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
 
+use crate::keys::{self, Slot};
 use crate::network::{Conditions, Link, Packet};
 use crate::seals::Seals;
 
@@ -27,6 +28,8 @@ pub struct Peer {
     /// Open data channels by label.
     pub channels: Vec<(String, ChannelId)>,
     pub seals: Seals,
+    /// The keys of its media, for one who sends packets of its own making.
+    pub keys: Option<Slot>,
 }
 
 impl Peer {
@@ -37,8 +40,15 @@ impl Peer {
         protocol: Protocol,
         conditions: Conditions,
         seed: u64,
+        armed: bool,
     ) -> Peer {
-        let mut rtc = config.set_rtp_mode(true).build(now);
+        let config = config.set_rtp_mode(true);
+        let (mut rtc, keys) = if armed {
+            let (rtc, slot) = keys::capturing(|| config.set_crypto_provider(keys::crypto()).build(now));
+            (rtc, Some(slot))
+        } else {
+            (config.build(now), None)
+        };
         let candidate = match protocol {
             Protocol::Udp => Candidate::builder().udp().host(address).build(),
             Protocol::Tcp => Candidate::builder().tcp().host(address).tcptype(TcpType::Active).build(),
@@ -57,6 +67,7 @@ impl Peer {
             withhold: None,
             channels: Vec::new(),
             seals: Seals::default(),
+            keys,
         }
     }
 

@@ -12,6 +12,8 @@ pub struct Seals {
     /// By SSRC: the newest sequence number, and all there were.
     rtp: HashMap<u32, (u64, HashSet<u64>)>,
     rtcp: HashSet<(u32, u32)>,
+    /// Bytes by payload type.
+    pub bytes: HashMap<u8, u64>,
 }
 
 impl Seals {
@@ -27,6 +29,7 @@ impl Seals {
             return;
         }
         let header = Packet::parse(packet).expect("RTP").header;
+        *self.bytes.entry(header.payload_type).or_default() += packet.len() as u64;
         let (newest, all) = self.rtp.entry(header.ssrc).or_insert_with(|| (header.sequence.into(), HashSet::new()));
         let sequence = extend_sequence(*newest, header.sequence);
         *newest = sequence.max(*newest);

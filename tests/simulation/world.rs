@@ -28,12 +28,18 @@ enum Message {
 
 pub struct World {
     pub sfu: Sfu,
+    /// Further workers, each at its own address.
+    pub more: Vec<Sfu>,
+    /// The room that is joined next, and its worker.
+    pub lobby: (String, usize),
+    /// The worker of each client.
+    workers: Vec<usize>,
     pub clients: Vec<Client>,
     start: Instant,
     pub now: Instant,
     signalling: BTreeMap<(Instant, u64), Message>,
     messages: u64,
-    by_id: BTreeMap<ParticipantId, usize>,
+    by_id: BTreeMap<(usize, ParticipantId), usize>,
     digest: DefaultHasher,
     /// Moments at which something happened.
     pub moments: u64,
@@ -52,6 +58,9 @@ pub struct World {
     /// Called with true before the SFU takes or drives media, with false after it.
     pub meter: fn(bool),
 }
+
+/// Worker `n` listens `n` ports above this.
+const WORKER_PORTS: u16 = 4000;
 
 pub fn server(protocol: Protocol) -> SocketAddr {
     let port = if protocol == Protocol::Udp { 3478 } else { 3479 };
@@ -98,6 +107,9 @@ impl World {
         key[..8].copy_from_slice(&seed.to_be_bytes());
         let mut world = World {
             sfu: Sfu::new(settings, Limits { max_participants: 250, max_rooms: 10 }, key),
+            more: Vec::new(),
+            lobby: (ROOM.into(), 0),
+            workers: Vec::new(),
             clients: Vec::new(),
             start,
             now: start,
@@ -117,6 +129,19 @@ impl World {
         let now = world.clock();
         world.sfu.create_room(now, ROOM, room).expect("room for a room");
         world
+    }
+
+    /// One more worker, which the clients of other workers cannot reach.
+    pub fn add_worker(&mut self) {
+        let number = self.more.len() + 1;
+        let mut address = server(Protocol::Udp);
+        address.set_port(WORKER_PORTS + number as u16);
+        let settings = Settings::new(vec![(Protocol::Udp, address)]);
+        self.more.push(Sfu::new(settings, Limits { max_participants: 250, max_rooms: 10 }, [number as u8; 32]));
+    }
+
+    fn worker(&mut self, number: usize) -> &mut Sfu {
+        if number == 0 { &mut self.sfu } else { &mut self.more[number - 1] }
     }
 
     pub fn clock(&self) -> Now {
@@ -146,13 +171,17 @@ impl World {
 
     pub fn try_join(&mut self, options: JoinOptions, setup: Setup) -> Result<usize, JoinError> {
         let name = options.identity.clone();
-        let id = self.sfu.join(self.clock(), ROOM, options)?;
+        let (now, (room, worker)) = (self.clock(), self.lobby.clone());
+        let sfu = self.worker(worker);
+        let id = sfu.join(now, &room, options)?;
+        let (own, others) = (sfu.info(id).expect("just joined"), sfu.others(id));
         let index = self.clients.len();
         let mut client = Client::new(self.now, index as u8, &name, id, setup);
-        client.learn(self.sfu.info(id).expect("just joined"));
-        self.sfu.others(id).into_iter().for_each(|other| client.learn(other));
+        client.learn(own);
+        others.into_iter().for_each(|other| client.learn(other));
         self.clients.push(client);
-        self.by_id.insert(id, index);
+        self.workers.push(worker);
+        self.by_id.insert((worker, id), index);
         Ok(index)
     }
 
@@ -177,8 +206,12 @@ impl World {
 
     pub fn inject(&mut self, protocol: Protocol, source: SocketAddr, bytes: &[u8]) {
         let now = self.clock();
+        (self.meter)(true);
         self.sfu.receive(now, Datagram { protocol, source, destination: server(protocol), bytes });
-        self.sfu.drive(now);
+        (self.meter)(false);
+        while self.drive(0) {
+            self.send(0);
+        }
     }
 
     // --- time -----------------------------------------------------------------------------------------------------
@@ -214,7 +247,8 @@ impl World {
     pub fn next(&self) -> Option<Instant> {
         let signalling = self.signalling.keys().next().map(|(at, _)| *at);
         let clients = self.clients.iter().filter_map(Client::next).min();
-        [signalling, clients, self.sfu.next_timeout()].into_iter().flatten().min()
+        let workers = std::iter::once(&self.sfu).chain(&self.more).filter_map(Sfu::next_timeout).min();
+        [signalling, clients, workers].into_iter().flatten().min()
     }
 
     fn settle(&mut self) {
@@ -258,42 +292,47 @@ impl World {
                 }
             }
         }
-        busy |= self.sfu.next_timeout().is_some_and(|at| at <= self.now);
-        while self.drive() {
-            busy |= self.send();
+        for worker in 0..=self.more.len() {
+            let now = self.now;
+            busy |= self.worker(worker).next_timeout().is_some_and(|at| at <= now);
+            while self.drive(worker) {
+                busy |= self.send(worker);
+            }
+            busy |= self.drain(worker);
         }
-        busy |= self.drain();
         busy
     }
 
     pub fn receive(&mut self, now: Now, packet: &Packet) {
         let Packet { protocol, source, destination, ref bytes } = *packet;
+        let worker = usize::from(destination.port().saturating_sub(WORKER_PORTS));
         (self.meter)(true);
-        self.sfu.receive(now, Datagram { protocol, source, destination, bytes });
+        self.worker(worker).receive(now, Datagram { protocol, source, destination, bytes });
         (self.meter)(false);
     }
 
-    fn drive(&mut self) -> bool {
+    fn drive(&mut self, worker: usize) -> bool {
         let now = self.clock();
         (self.meter)(true);
-        let more = self.sfu.drive(now);
+        let more = self.worker(worker).drive(now);
         (self.meter)(false);
         more
     }
 
-    fn drain(&mut self) -> bool {
-        let mut busy = self.send();
-        while let Some(event) = self.sfu.poll_event() {
+    fn drain(&mut self, worker: usize) -> bool {
+        let mut busy = self.send(worker);
+        while let Some(event) = self.worker(worker).poll_event() {
             busy = true;
-            self.on_event(event);
+            self.on_event(worker, event);
         }
         busy
     }
 
     /// Puts what the server sends on the way to the clients.
-    fn send(&mut self) -> bool {
-        let busy = !self.sfu.outbox().is_empty();
-        for (route, packets) in self.sfu.outbox().runs() {
+    fn send(&mut self, worker: usize) -> bool {
+        let sfu = if worker == 0 { &mut self.sfu } else { &mut self.more[worker - 1] };
+        let busy = !sfu.outbox().is_empty();
+        for (route, packets) in sfu.outbox().runs() {
             let bytes = self.sent.entry(route.destination).or_default();
             *bytes += packets.clone().map(|p| p.len() as u64).sum::<u64>();
             let mut peers = self
@@ -307,12 +346,12 @@ impl World {
                 peer.downlink.send(self.now, Packet { protocol, source, destination, bytes: packet.to_vec() });
             }
         }
-        self.sfu.outbox().clear();
+        sfu.outbox().clear();
         busy
     }
 
-    fn on_event(&mut self, event: Event) {
-        let Some(index) = self.by_id.get(&event.to).copied() else {
+    fn on_event(&mut self, worker: usize, event: Event) {
+        let Some(index) = self.by_id.get(&(worker, event.to)).copied() else {
             self.told.entry(event.to).or_default().push(event.kind);
             return;
         };
@@ -322,9 +361,10 @@ impl World {
         match event.kind {
             // The front door routes data; ours gives it to everybody else.
             EventKind::DataReceived { channel, message } => {
-                for (other, _, _) in self.sfu.ids_in_room_of(event.to) {
+                let sfu = self.worker(worker);
+                for (other, _, _) in sfu.ids_in_room_of(event.to) {
                     if other != event.to {
-                        self.sfu.send_data(other, channel, &message);
+                        sfu.send_data(other, channel, &message);
                     }
                 }
             }
@@ -357,22 +397,23 @@ impl World {
 
     fn request(&mut self, index: usize, request: Request) {
         let (now, id) = (self.clock(), self.clients[index].id);
+        let sfu = self.worker(self.workers[index]);
         match request {
             Request::AddTrack(track) => {
                 let cid = track.cid.clone();
-                match self.sfu.add_track(now, id, track) {
+                match sfu.add_track(now, id, track) {
                     Ok(info) => self.post(Message::Published(index, cid, info.sid)),
                     Err(error) => self.errors.push((index, error)),
                 }
             }
-            Request::Offer { id: offer, sdp } => self.sfu.offer(now, id, offer, &sdp),
-            Request::Answer { id: offer, sdp } => self.sfu.answer(now, id, offer, &sdp),
+            Request::Offer { id: offer, sdp } => sfu.offer(now, id, offer, &sdp),
+            Request::Answer { id: offer, sdp } => sfu.answer(now, id, offer, &sdp),
             Request::Mute { track, muted } => {
-                self.sfu.set_muted(now, id, &track, muted);
+                sfu.set_muted(now, id, &track, muted);
             }
-            Request::Subscribe { track, on } => self.sfu.subscribe(now, id, &[track], on),
-            Request::Settings { track, settings } => self.sfu.track_settings(now, id, &[track], settings),
-            Request::Leave => self.sfu.leave(now, id, LeaveReason::ClientInitiated),
+            Request::Subscribe { track, on } => sfu.subscribe(now, id, &[track], on),
+            Request::Settings { track, settings } => sfu.track_settings(now, id, &[track], settings),
+            Request::Leave => sfu.leave(now, id, LeaveReason::ClientInitiated),
         }
     }
 }

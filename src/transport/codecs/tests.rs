@@ -152,3 +152,31 @@ fn the_preferred_codec_goes_to_the_front_of_an_answer() {
     assert_eq!(prefer(answer, Codec::Vp9, &remote), answer);
     assert_eq!(prefer("m=video\r\n", Codec::Vp8, &remote), "m=video\r\n");
 }
+
+#[test]
+fn each_extension_keeps_its_first_number() {
+    let number = HeaderExtension::TransportCc.uri();
+    let with = |extensions: &[(u8, &str)]| {
+        let extensions = extensions.iter().map(|(id, uri)| ExtMap { id: *id, uri: (*uri).into() }).collect();
+        let section = MediaSection { extensions, ..video("0", vec![]) };
+        SessionDescription { media: vec![section], ..SessionDescription::default() }
+    };
+    let mut table = CodecTable::default();
+    assert!(table.is_number(UNOFFERED_NUMBER) && !table.is_number(3));
+    table.learn(&with(&[(3, HeaderExtension::Mid.uri())]));
+    assert!(!table.is_number(3) && !table.is_number(4));
+    table.learn(&with(&[(7, number), (5, HeaderExtension::Rid.uri())]));
+    assert!(table.is_number(7) && !table.is_number(UNOFFERED_NUMBER));
+    for (line, contradicts) in [
+        (format!("a=extmap:7 {number}"), false),
+        (format!("a=extmap:7/recvonly {number}"), false),
+        (format!("a=extmap:8 {number}"), true),
+        (format!("a=extmap:16 {number}"), true),
+        (format!("a=extmap:7 {}", HeaderExtension::Rid.uri()), true),
+        (format!("a=extmap:5/sendonly {}", HeaderExtension::Rid.uri()), false),
+        ("a=extmap:7 urn:of:nobody".into(), false),
+        ("a=mid:7".into(), false),
+    ] {
+        assert_eq!(table.contradicts(&line), contradicts, "{line}");
+    }
+}

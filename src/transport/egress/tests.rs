@@ -358,6 +358,23 @@ fn storms_of_requests_are_answered_within_the_budget() {
 }
 
 #[test]
+fn one_request_for_everything_is_answered_within_the_budget() {
+    let (mut pair, id) = Pair::new(Profile::AeadAes128Gcm).with(video());
+    let payload = [0; 1100];
+    for sequence in 0..500u64 {
+        pair.now += ms(3);
+        pair.send(id, sequence, &payload, Rewrite::None);
+    }
+    pair.arrive();
+    pair.report(|out| rtcp::write_nack(out, CLIENT, VIDEO, 0..500));
+    let (_, missing) = pair.demands();
+    assert_eq!(missing.len(), 500);
+    missing.iter().for_each(|m| pair.resend(m, &payload));
+    let again: usize = pair.arrive().0.iter().map(|packet| packet.bytes.len()).sum();
+    assert!((90 << 10..100 << 10).contains(&again), "{again} bytes");
+}
+
+#[test]
 fn keyframe_requests_name_their_sender() {
     let (mut pair, id) = Pair::new(Profile::AeadAes128Gcm).with(video());
     pair.report(|out| rtcp::write_picture_loss(out, CLIENT, VIDEO));
