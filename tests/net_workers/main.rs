@@ -281,7 +281,7 @@ async fn calls_come_to_the_same_on_one_worker_and_on_four() {
 /// waiting and receiving included.
 #[tokio::test]
 async fn many_packets_go_with_one_system_call() {
-    const VIEWERS: usize = 24;
+    const VIEWERS: usize = 36;
     let server = Server::with_config("[media]\nworkers = 1").await;
     let mut callers = vec![Caller::with_camera(&server.node, "room", "a").await.unwrap()];
     for _ in 0..VIEWERS {
