@@ -21,6 +21,15 @@ pub struct Received {
     pub vp8: Option<Vp8Numbers>,
 }
 
+/// What a packet says before it is understood.
+pub struct Arrival<'a> {
+    /// Extended.
+    pub sequence: u64,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub payload: &'a [u8],
+}
+
 /// One SSRC as a client received it, in the order of arrival.
 #[derive(Debug, Default)]
 pub struct Stream {
@@ -58,13 +67,30 @@ pub struct Diary {
 impl Diary {
     /// Whether the receiver of this packet would now ask for a keyframe.
     pub fn packet(&mut self, at: Instant, mid: String, track: Option<String>, packet: &RtpPacket) -> bool {
+        let arrival = Arrival {
+            sequence: *packet.seq_no,
+            timestamp: packet.header.timestamp,
+            marker: packet.header.marker,
+            payload: &packet.payload,
+        };
+        self.arrival(at, (mid, *packet.header.ssrc), track, arrival)
+    }
+
+    /// The same of a packet that another implementation of RTP read. `stream`: its section and SSRC.
+    pub fn arrival(
+        &mut self,
+        at: Instant,
+        stream: (String, u32),
+        track: Option<String>,
+        Arrival { sequence, timestamp, marker, payload }: Arrival<'_>,
+    ) -> bool {
         // Probes carry padding only.
-        if packet.payload.is_empty() {
+        if payload.is_empty() {
             return false;
         }
-        let (vp8, stamp) = match read_video(&packet.payload) {
+        let (vp8, stamp) = match read_video(payload) {
             Some((numbers, stamp)) => (Some(numbers), stamp),
-            None => match read_audio(&packet.payload) {
+            None => match read_audio(payload) {
                 Some(stamp) => (None, stamp),
                 None => {
                     self.unreadable += 1;
@@ -72,21 +98,13 @@ impl Diary {
                 }
             },
         };
-        let stream = self.streams.entry((mid, *packet.header.ssrc)).or_default();
+        let stream = self.streams.entry(stream).or_default();
         // Media may overtake the description that names it.
         if stream.track.is_none() {
             stream.track = track;
         }
-        stream.packets.push(Received {
-            at,
-            sequence: *packet.seq_no,
-            timestamp: packet.header.timestamp,
-            marker: packet.header.marker,
-            stamp,
-            vp8,
-        });
-        let stuck =
-            vp8.is_some() && stream.receiver.get_or_insert_with(Receiver::new).packet(at, *packet.seq_no, stamp);
+        stream.packets.push(Received { at, sequence, timestamp, marker, stamp, vp8 });
+        let stuck = vp8.is_some() && stream.receiver.get_or_insert_with(Receiver::new).packet(at, sequence, stamp);
         self.keyframes_asked += u32::from(stuck);
         stuck
     }
