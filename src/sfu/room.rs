@@ -10,6 +10,7 @@ use super::active_speaker::ActiveSpeaker;
 use super::dominant_speaker::DominantSpeaker;
 use super::event::{EventKind, Verdict};
 use super::info::{LeaveReason, ParticipantId, ParticipantInfo, ParticipantState, RoomInfo, Sid};
+use super::line_watch::LineWatch;
 use super::loudest::Loudest;
 use super::participant::Participant;
 use super::participants::Participants;
@@ -62,6 +63,7 @@ pub(super) struct Room {
     pub floor: DominantSpeaker<ParticipantId>,
     pub loudest: Loudest<TrackKey>,
     pub speakers_alarm: Alarm,
+    pub lines: LineWatch,
     ever_joined: bool,
     /// When the room ends unless somebody comes.
     ends_at: Option<Instant>,
@@ -83,6 +85,7 @@ impl Room {
             speakers: ActiveSpeaker::new(),
             floor: DominantSpeaker::new(),
             speakers_alarm: Alarm::default(),
+            lines: LineWatch::default(),
             ever_joined: false,
             ends_at: None,
             alarm: Alarm::default(),
@@ -181,6 +184,7 @@ impl Room {
         turn.emit(id, EventKind::Verdict(Verdict::Connected { after }));
         self.changed(id, turn);
         self.tell_current_speakers(id, turn);
+        self.watch_lines(now, turn);
     }
 
     // --- going -------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ mod hostile;
 mod idle;
 mod independent;
 mod lifecycle;
+mod lines;
 mod loss;
 mod loudest;
 mod media;

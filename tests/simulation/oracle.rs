@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use parlour::sfu::{DataChannel, Quality, Sid, Speaker};
+use parlour::sfu::{DataChannel, LineState, Quality, Sid, Speaker};
 use str0m::rtp::RtpPacket;
 
 use crate::media::{Stamp, Vp8Numbers, read_audio, read_video};
@@ -49,6 +49,8 @@ pub struct Diary {
     pub subscribed: Vec<Sid>,
     /// Videos that were paused (true) or went on.
     pub stream_states: Vec<(Instant, Sid, bool)>,
+    /// How good lines are, its own included.
+    pub lines: Vec<(Instant, LineState)>,
     /// What others want of this client's videos.
     pub qualities: Vec<(Instant, Sid, Option<Quality>)>,
     /// Subscriptions that could not be served.
