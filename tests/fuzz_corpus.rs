@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use livekit_protocol as proto;
-use parlour::livekit::{decode_join_request, decode_request, decode_request_text};
+use parlour::livekit::{Claims, decode_join_request, decode_request, decode_request_text};
 use parlour::rtp::dependency_descriptor::Descriptor;
 use parlour::rtp::header::{Form, Header, HeaderWriter, Packet};
 use parlour::rtp::{h264, ntp, red, rtcp, twcc, vp8, vp9};
@@ -109,6 +109,16 @@ fn join_request() {
 }
 
 #[test]
+fn data_packet() {
+    replay("data_packet", fuzz::data_packet);
+}
+
+#[test]
+fn access_token() {
+    replay("access_token", fuzz::access_token);
+}
+
+#[test]
 fn seeds_are_in_the_corpus() {
     for (target, name, bytes) in seeds() {
         let path = corpus().join(target).join(name);
@@ -140,10 +150,37 @@ fn seeds_get_through_the_readers() {
             "signal_request" => decode_request(&bytes).is_ok(),
             "join_request" if name == "seed-parameter" => decode_join_request(&text).is_ok(),
             "join_request" => decode_join_request(&base64(&bytes)).is_ok(),
+            "data_packet" => proto::DataPacket::decode(&bytes[..]).is_ok_and(|packet| packet.value.is_some()),
+            "access_token" => serde_json::from_slice::<Claims>(&bytes).is_ok_and(|claims| claims.video.is_some()),
             _ => true,
         };
         assert!(understood, "{target}/{name}");
     }
+}
+
+const CLAIMS: &str = r#"{"iss":"key","sub":"@a:b","exp":1700000000,"nbf":1.6e9,"attributes":{"k":"v"},"kind":"standard",
+"video":{"room":"r","roomJoin":true,"canPublish":false,"canPublishSources":["camera"]},"name":"?~>"}"#;
+
+#[allow(deprecated)]
+fn user_packet() -> Vec<u8> {
+    let user = proto::UserPacket {
+        participant_sid: "PA_liar".into(),
+        participant_identity: "liar".into(),
+        payload: b"hello".to_vec(),
+        destination_identities: vec!["bob".into()],
+        topic: Some("chat".into()),
+        nonce: vec![7; 16],
+        ..Default::default()
+    };
+    let value = Some(proto::data_packet::Value::User(user));
+    let packet = proto::DataPacket { participant_identity: "liar".into(), sequence: 3, value, ..Default::default() };
+    packet.encode_to_vec()
+}
+
+fn stream_packet() -> Vec<u8> {
+    let chunk = proto::data_stream::Chunk { stream_id: "s".into(), content: vec![1; 20], ..Default::default() };
+    let value = Some(proto::data_packet::Value::StreamChunk(chunk));
+    proto::DataPacket { destination_identities: vec!["bob".into()], value, ..Default::default() }.encode_to_vec()
 }
 
 /// The length of a descriptor, that one, and another.
@@ -198,6 +235,10 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     add("classify", "dtls", &[&[22, 0xfe, 0xff][..], &[0; 24]].concat());
     add("classify", "rtp", &[&[0x90, 111][..], &[0; 24]].concat());
     add("classify", "channel", &[0x40, 0x01, 0, 2, 1, 2]);
+
+    add("data_packet", "user", &user_packet());
+    add("data_packet", "stream", &stream_packet());
+    add("access_token", "grants", CLAIMS.as_bytes());
 
     add("framing", "three", &[&[3][..], b"\0\x03abc\0\0\0\x01d\0\x05efg"].concat());
     add("framing", "too-long", &[1, 0xff, 0xff, 0]);

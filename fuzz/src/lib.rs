@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE;
-use parlour::livekit::{decode_join_request, decode_request, decode_request_text};
+use livekit_protocol as proto;
+use parlour::livekit::data::{Sender, Upstream};
+use parlour::livekit::{Claims, Keys, TokenError, decode_join_request, decode_request, decode_request_text};
 use parlour::rtp::dependency_descriptor::{self, Descriptor};
 use parlour::rtp::header::{Form, HeaderWriter, Packet};
 use parlour::rtp::{ActiveTargets, DependencyRewrite, h264, red, rtcp, twcc, vp8, vp9};
+use parlour::sfu::DataChannel;
 use parlour::transport::classify::{self, Datagram};
 use parlour::transport::estimator::{Estimator, MAX_BITRATE, MIN_BITRATE, START_BITRATE};
 use parlour::transport::framing::{self, Deframer, FramingError};
@@ -307,6 +310,51 @@ pub fn join_request(data: &[u8]) {
         let _ = decode_join_request(text);
     }
     let _ = decode_join_request(&BASE64_URL_SAFE.encode(data));
+}
+
+/// What is passed on says the truth about who sent it, and is not much longer than it came.
+pub fn data_packet(data: &[u8]) {
+    let sender = Sender { sid: "PA_sender", identity: "@sender:example.org", hidden: false, may_publish: true };
+    for channel in [DataChannel::Reliable, DataChannel::Lossy] {
+        let Ok(packet) = Upstream::default().accept(Instant::now(), &sender, channel, data) else {
+            continue;
+        };
+        assert!(packet.message.len() <= data.len() + 600);
+        let packet = proto::DataPacket::decode(&packet.message[..]).expect("still a packet");
+        assert_eq!(
+            (packet.participant_sid.as_str(), packet.participant_identity.as_str()),
+            (sender.sid, sender.identity)
+        );
+        #[allow(deprecated)]
+        if let Some(proto::data_packet::Value::User(user)) = packet.value {
+            assert_eq!(
+                (user.participant_sid.as_str(), user.participant_identity.as_str()),
+                (sender.sid, sender.identity)
+            );
+        }
+    }
+}
+
+/// A token as it comes is nobody's; claims that are signed read the same again, whatever is in them.
+pub fn access_token(data: &[u8]) {
+    let keys = Keys::new([("key", "a secret that no fuzzer finds by trying")]).expect("a key");
+    if let Ok(text) = std::str::from_utf8(data) {
+        assert!(keys.verify(text, 0).is_err());
+    }
+    let Ok(claims) = serde_json::from_slice::<Claims>(data) else {
+        return;
+    };
+    let _ = (claims.identity(), claims.permissions());
+    match keys.verify(&keys.sign(&claims), claims.exp.unwrap_or_default()) {
+        Ok(read) => {
+            assert_eq!((read.iss.as_str(), &read.sub, &read.name), ("key", &claims.sub, &claims.name));
+            assert_eq!((read.exp, read.nbf, &read.video), (claims.exp, claims.nbf, &claims.video));
+            assert_eq!((&read.metadata, &read.attributes), (&claims.metadata, &claims.attributes));
+        }
+        Err(error) => {
+            assert!(matches!(error, TokenError::Invalid(_)) && (claims.exp.is_none() || claims.nbf > claims.exp));
+        }
+    }
 }
 
 /// Steps of eight bytes: what to do, three numbers of two bytes, one of one byte. Whatever is reported, the estimate stays

@@ -52,7 +52,8 @@ mod field {
 }
 
 /// Who is on the other end of the data channel.
-pub(super) struct Sender<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct Sender<'a> {
     pub sid: &'a str,
     pub identity: &'a str,
     /// Receivers are not told who it was.
@@ -63,13 +64,13 @@ pub(super) struct Sender<'a> {
 
 /// A packet ready to go out.
 #[derive(Debug, PartialEq)]
-pub(super) struct Packet {
+pub struct Packet {
     pub to: Destination,
     pub message: Vec<u8>,
 }
 
 #[derive(Debug, PartialEq)]
-pub(super) enum Destination {
+pub enum Destination {
     /// Everyone but the sender.
     Everyone,
     Only {
@@ -79,7 +80,8 @@ pub(super) enum Destination {
 }
 
 impl Destination {
-    pub(super) fn includes(&self, sid: &str, identity: &str) -> bool {
+    /// Whether it goes to this one, whom the caller knows not to be its sender.
+    pub fn includes(&self, sid: &str, identity: &str) -> bool {
         match self {
             Destination::Everyone => true,
             Destination::Only { identities, sids } => identities.contains(identity) || sids.contains(sid),
@@ -88,8 +90,8 @@ impl Destination {
 }
 
 /// What one participant has sent so far.
-#[derive(Default)]
-pub(super) struct Upstream {
+#[derive(Debug, Default)]
+pub struct Upstream {
     /// The highest `sequence` of a reliable packet. After a resume the client repeats from here.
     last_sequence: u32,
     nonces: VecDeque<Vec<u8>>,
@@ -98,12 +100,13 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    pub(super) fn last_sequence(&self) -> u32 {
+    /// Of the reliable packets; 0 before the first.
+    pub fn last_sequence(&self) -> u32 {
         self.last_sequence
     }
 
     /// A message from the data channel `channel`.
-    pub(super) fn accept(
+    pub fn accept(
         &mut self,
         now: Instant,
         sender: &Sender<'_>,

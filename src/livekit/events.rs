@@ -35,6 +35,11 @@ impl Session {
                 let stream_states = states.iter().map(translate::stream_state).collect();
                 self.send(turn, Message::StreamStateUpdate(proto::StreamStateUpdate { stream_states }));
             }
+            EventKind::LineStates(states) => {
+                let knows_lost = self.knows_lost();
+                let updates = states.iter().map(|state| translate::line_state(state, knows_lost)).collect();
+                self.send(turn, Message::ConnectionQuality(proto::ConnectionQualityUpdate { updates }));
+            }
             EventKind::QualityWanted { track, codec, highest } => {
                 let update = translate::subscribed_quality(&track, codec, highest);
                 self.send(turn, Message::SubscribedQualityUpdate(update));

@@ -15,7 +15,7 @@
 //! - [`access_token`]: claims and signatures.
 
 pub mod access_token;
-mod data;
+pub mod data;
 mod dialect;
 mod dropped;
 mod events;

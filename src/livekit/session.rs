@@ -33,6 +33,9 @@ const PING_TIMEOUT_S: i32 = 15;
 /// From this protocol on a client knows a `request_response` that is no error.
 const OK_RESPONSE_PROTOCOL: i32 = 15;
 
+/// From this protocol on a client knows a quality for a line that is dead.
+const QUALITY_LOST_PROTOCOL: i32 = 11;
+
 /// Departures kept for a client that is away. One that missed more than this joins afresh, which costs it less than
 /// remembering them would cost us.
 const MISSED_DEPARTURES_MAX: usize = 1000;
@@ -132,6 +135,10 @@ impl Session {
             && self.room == request.room
             && self.dialect == request.dialect
             && self.missed.is_some()
+    }
+
+    pub(super) fn knows_lost(&self) -> bool {
+        self.protocol >= QUALITY_LOST_PROTOCOL
     }
 
     /// A new socket takes over: everything the client may have missed is told again.

@@ -8,8 +8,9 @@ use livekit_protocol as proto;
 use proto::request_response::Reason;
 
 use crate::sfu::{
-    Codec, Description, Encryption, LayerInfo, LeaveReason, MediaKind, NewTrack, ParticipantInfo, ParticipantState,
-    Permissions, Quality, RoomInfo, Sid, Speaker, StreamState, TrackInfo, TrackSettings, TrackSource,
+    Codec, ConnectionQuality, Description, Encryption, LayerInfo, LeaveReason, LineState, MediaKind, NewTrack,
+    ParticipantInfo, ParticipantState, Permissions, Quality, RoomInfo, Sid, Speaker, StreamState, TrackInfo,
+    TrackSettings, TrackSource,
 };
 
 /// What a publisher may use, the video we prefer first: a client whose choice is missing takes the first video entry.
@@ -221,6 +222,21 @@ pub fn stream_state(state: &StreamState) -> proto::StreamStateInfo {
         participant_sid: state.participant.to_string(),
         track_sid: state.track.to_string(),
         state: if state.paused { proto::StreamState::Paused } else { proto::StreamState::Active } as i32,
+    }
+}
+
+/// `knows_lost`: the client has a name for a line that is dead.
+pub fn line_state(state: &LineState, knows_lost: bool) -> proto::ConnectionQualityInfo {
+    let quality = match state.quality {
+        ConnectionQuality::Excellent => proto::ConnectionQuality::Excellent,
+        ConnectionQuality::Good => proto::ConnectionQuality::Good,
+        ConnectionQuality::Lost if knows_lost => proto::ConnectionQuality::Lost,
+        ConnectionQuality::Poor | ConnectionQuality::Lost => proto::ConnectionQuality::Poor,
+    };
+    proto::ConnectionQualityInfo {
+        participant_sid: state.participant.to_string(),
+        quality: quality as i32,
+        score: state.opinion,
     }
 }
 

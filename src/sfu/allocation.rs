@@ -96,6 +96,7 @@ impl Room {
             estimate.map(|estimate| participant.allocator.observe(now.instant, estimate));
         }
         let allocation = participant.allocator.allocate(now.instant, audio, &wants);
+        participant.desired = allocation.desired;
         if let Some(connection) = participant.downstream_connection() {
             connection.transport.set_desired(now.instant, allocator::needed_for(allocation.desired));
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::connection_quality::ConnectionQuality;
 use super::info::{Codec, LeaveReason, ParticipantId, ParticipantInfo, Quality, Sid, Speaker};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +29,8 @@ pub enum EventKind {
     SpeakersChanged(Vec<Speaker>),
     /// Videos that the receiver's network does not carry any more, or does again. Changed ones only.
     StreamStates(Vec<StreamState>),
+    /// How good the lines of the room's participants are, the receiver's own included. Changed ones only.
+    LineStates(Vec<LineState>),
     /// The highest quality that anybody wants of the receiver's own video; `None` = nobody wants any. What is above need
     /// not be sent until another such event wants it.
     QualityWanted { track: Sid, codec: Option<Codec>, highest: Option<Quality> },
@@ -49,6 +52,15 @@ pub struct StreamState {
     pub participant: Sid,
     pub track: Sid,
     pub paused: bool,
+}
+
+/// One entry of [`EventKind::LineStates`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct LineState {
+    pub participant: Sid,
+    pub quality: ConnectionQuality,
+    /// Mean opinion score, 1.0..=4.5.
+    pub opinion: f32,
 }
 
 /// An SDP with what goes along.

@@ -104,6 +104,7 @@ impl Room {
                 track.broken[usize::from(stream)] = false;
             }
         }
+        track.arrivals[usize::from(stream)].observe(&packet);
         track.rates.observe(now.instant, layer, description.frame.temporal, packet.payload.len());
         if let Some(sequence) = track.caches[usize::from(stream)].insert(packet, description) {
             self.enqueue(key, stream, sequence, turn);

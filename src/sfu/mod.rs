@@ -13,6 +13,8 @@ mod active_speaker;
 mod allocation;
 mod allocator;
 mod allowance;
+mod arrivals;
+mod connection_quality;
 mod dominant_speaker;
 mod down_track;
 mod down_tracks;
@@ -28,6 +30,7 @@ mod keyframe;
 mod layer_activity;
 mod layer_rate;
 mod layer_selector;
+mod line_watch;
 mod loudest;
 mod pacer;
 mod packet_cache;
@@ -56,7 +59,8 @@ use room::Room;
 use routes::Routes;
 use timers::{Timer, Timers};
 
-pub use event::{DataChannel, Description, Event, EventKind, FailureReason, StreamState, Verdict};
+pub use connection_quality::ConnectionQuality;
+pub use event::{DataChannel, Description, Event, EventKind, FailureReason, LineState, StreamState, Verdict};
 pub use ids::WorkerId;
 pub use info::*;
 pub use layer_selector::TrackSettings;
@@ -504,7 +508,7 @@ impl Sfu {
         let room_id = match timer {
             Timer::Connection(link) | Timer::Pacer(link) => link.room,
             Timer::Participant(room, _) | Timer::Allocation(room, _) | Timer::Track(room, _) => room,
-            Timer::Speakers(room) | Timer::Updates(room) | Timer::Room(room) => room,
+            Timer::Speakers(room) | Timer::Updates(room) | Timer::Lines(room) | Timer::Room(room) => room,
         };
         let Some(room) = self.rooms.get_mut(&room_id) else { return };
         match timer {
@@ -513,6 +517,7 @@ impl Sfu {
             Timer::Track(_, track) => room.track_due(now, at, track, &mut self.turn),
             Timer::Updates(_) => room.updates_due(at, &mut self.turn),
             Timer::Speakers(_) => room.speakers_due(now, at, &mut self.turn),
+            Timer::Lines(_) => room.lines_due(now, at, &mut self.turn),
             Timer::Allocation(_, id) => room.allocation_due(now, at, id, &mut self.turn),
             Timer::Participant(_, id) => {
                 if let Some(reason) = room.participant_due(now, at, id, &mut self.turn) {

@@ -48,6 +48,8 @@ pub(super) struct Participant {
     /// What of it the network carries.
     pub allocator: Allocator<TrackKey>,
     pub allocation_alarm: Alarm,
+    /// Bits per second that all it wants to hear and see takes.
+    pub desired: u64,
     /// Which track a stream on the connection carries: for what its receiver asks.
     pub senders: HashMap<SenderId, TrackKey>,
     pub downstream: Downstream,
@@ -230,6 +232,7 @@ impl Participant {
             subscribed: BTreeMap::new(),
             allocator: Allocator::new(),
             allocation_alarm: Alarm::default(),
+            desired: 0,
             senders: HashMap::new(),
             downstream: Downstream { offer_id, ..Downstream::default() },
             signal_lost_at: None,
@@ -259,6 +262,14 @@ impl Participant {
     /// The connection whose state is the participant's: for v0 the one we send on, unless it may not subscribe.
     pub fn primary_side(&self) -> Side {
         if self.permissions.can_subscribe { self.downstream_side() } else { Side::Publisher }
+    }
+
+    /// The connection we send on, to look at.
+    pub fn sending(&self) -> Option<&Connection> {
+        match self.downstream_side() {
+            Side::Publisher => self.publisher.as_ref(),
+            Side::Subscriber => self.subscriber.as_ref(),
+        }
     }
 
     pub fn downstream_connection(&mut self) -> Option<&mut Connection> {

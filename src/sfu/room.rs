@@ -10,6 +10,7 @@ use super::active_speaker::ActiveSpeaker;
 use super::dominant_speaker::DominantSpeaker;
 use super::event::{EventKind, Verdict};
 use super::info::{LeaveReason, ParticipantId, ParticipantInfo, ParticipantState, RoomInfo, Sid};
+use super::line_watch::LineWatch;
 use super::loudest::Loudest;
 use super::participant::Participant;
 use super::participants::Participants;
@@ -64,6 +65,7 @@ pub(super) struct Room {
     pub loudest: Loudest<TrackKey>,
     pub speakers_alarm: Alarm,
     pub updates: Updates,
+    pub lines: LineWatch,
     ever_joined: bool,
     /// When the room ends unless somebody comes.
     ends_at: Option<Instant>,
@@ -86,6 +88,7 @@ impl Room {
             floor: DominantSpeaker::new(),
             speakers_alarm: Alarm::default(),
             updates: Updates::default(),
+            lines: LineWatch::default(),
             ever_joined: false,
             ends_at: None,
             alarm: Alarm::default(),
@@ -185,6 +188,7 @@ impl Room {
         self.tell_itself(id, turn);
         self.introduce(now, id, turn);
         self.tell_current_speakers(id, turn);
+        self.watch_lines(now, turn);
     }
 
     // --- going -------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ pub(super) enum Timer {
     /// Keyframe requests.
     Track(RoomId, TrackKey),
     Speakers(RoomId),
+    /// How good everybody's line is.
+    Lines(RoomId),
     /// What a subscriber gets of what it wants.
     Allocation(RoomId, ParticipantId),
     /// Newcomers whom the others have yet to be told of.

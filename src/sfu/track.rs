@@ -1,6 +1,7 @@
 //! A publication: what one participant sends, and everyone it is forwarded to. Owned by its [`Room`](super::room::Room).
 
 use super::TrackKey;
+use super::arrivals::Arrivals;
 use super::down_track::DownTrack;
 use super::down_tracks::DownTracks;
 use super::dynacast::Dynacast;
@@ -35,6 +36,8 @@ pub(super) struct Track {
     pub burst: Burst,
     pub frame_rates: FrameRates,
     pub rates: LayerRates,
+    /// Of what is on its way to us, by stream.
+    pub arrivals: [Arrivals; MAX_LAYERS],
     pub dynacast: Dynacast,
     /// Others are heard instead: see [`Loudest`](super::loudest::Loudest).
     pub silenced: bool,
@@ -72,6 +75,7 @@ impl Track {
             burst: Burst::default(),
             frame_rates: FrameRates::default(),
             rates: LayerRates::default(),
+            arrivals: Default::default(),
             dynacast: Dynacast::default(),
             silenced: false,
             throttles: Default::default(),

@@ -549,6 +549,7 @@ impl Client {
                     self.diary.stream_states.push((now, state.track, state.paused));
                 }
             }
+            EventKind::LineStates(lines) => self.diary.lines.extend(lines.into_iter().map(|line| (now, line))),
             EventKind::QualityWanted { track, highest, .. } => {
                 self.diary.qualities.push((now, track.clone(), highest));
                 let published = self.tracks.iter_mut().find(|t| t.sid.as_ref() == Some(&track));

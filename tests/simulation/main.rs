@@ -15,12 +15,15 @@ mod dynacast;
 mod forged_media;
 mod forged_reports;
 mod forgery;
+mod guest;
 mod hostile;
 mod idle;
+mod independent;
 #[path = "../../loadtest/src/wire/keys.rs"]
 #[allow(dead_code, reason = "the load test uses all of it")]
 mod keys;
 mod lifecycle;
+mod lines;
 mod loss;
 mod loudest;
 mod media;
@@ -33,6 +36,7 @@ mod receiver;
 mod room;
 mod seals;
 mod single;
+mod tally;
 mod tracks;
 mod updates;
 mod workers;

@@ -76,6 +76,15 @@ pub fn read_audio(payload: &[u8]) -> Option<Stamp> {
     Stamp::read(payload.strip_prefix(AUDIO_MAGIC)?)
 }
 
+/// A packet, whichever implementation of RTP sends it.
+pub struct Written {
+    pub rid: Option<&'static str>,
+    pub sequence: u64,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub payload: Vec<u8>,
+}
+
 pub struct Microphone {
     publisher: u8,
     sequence: u64,
@@ -107,17 +116,7 @@ impl Microphone {
     }
 
     pub fn send(&mut self, rtc: &mut Rtc, mid: Mid, pt: u8, now: Instant, muted: bool) {
-        self.next += AUDIO_INTERVAL;
-        self.timestamp = self.timestamp.wrapping_add(960);
-        if muted {
-            return;
-        }
-        let mut payload = AUDIO_MAGIC.to_vec();
-        Stamp { publisher: self.publisher, layer: 0, frame: self.frame, part: 0, parts: 1, key: true }
-            .write(&mut payload);
-        payload.resize(80, 0x55);
-        self.frame += 1;
-        self.sequence += 1;
+        let Some(written) = self.write(muted) else { return };
         let extensions = ExtensionValues {
             audio_level: Some(self.level),
             voice_activity: Some(self.level > -40),
@@ -125,10 +124,26 @@ impl Microphone {
         };
         let mut api = rtc.direct_api();
         if let Some(stream) = api.stream_tx_by_mid(mid, None) {
-            let packet = RtpWrite::new(Pt::new_with_value(pt), self.sequence.into(), self.timestamp, now, payload)
-                .ext_vals(extensions);
-            stream.write_rtp(packet);
+            let Written { sequence, timestamp, payload, .. } = written;
+            let packet = RtpWrite::new(Pt::new_with_value(pt), sequence.into(), timestamp, now, payload);
+            stream.write_rtp(packet.ext_vals(extensions));
         }
+    }
+
+    /// The next packet.
+    pub fn write(&mut self, muted: bool) -> Option<Written> {
+        self.next += AUDIO_INTERVAL;
+        self.timestamp = self.timestamp.wrapping_add(960);
+        if muted {
+            return None;
+        }
+        let mut payload = AUDIO_MAGIC.to_vec();
+        Stamp { publisher: self.publisher, layer: 0, frame: self.frame, part: 0, parts: 1, key: true }
+            .write(&mut payload);
+        payload.resize(80, 0x55);
+        self.frame += 1;
+        self.sequence += 1;
+        Some(Written { rid: None, sequence: self.sequence, timestamp: self.timestamp, marker: false, payload })
     }
 }
 
@@ -224,20 +239,30 @@ impl Camera {
     }
 
     pub fn send(&mut self, rtc: &mut Rtc, mid: Mid, pt: u8, now: Instant, muted: bool) {
+        let mut api = rtc.direct_api();
+        for written in self.write(now, muted) {
+            let stream: Option<&mut rtp::StreamTx> = api.stream_tx_by_mid(mid, written.rid.map(Rid::from));
+            if let Some(stream) = stream {
+                let Written { sequence, timestamp, marker, payload, .. } = written;
+                let packet = RtpWrite::new(Pt::new_with_value(pt), sequence.into(), timestamp, now, payload);
+                stream.write_rtp(packet.marker(marker).nackable(true));
+            }
+        }
+    }
+
+    /// The next frame of every layer.
+    pub fn write(&mut self, now: Instant, muted: bool) -> Vec<Written> {
         let elapsed = now.saturating_duration_since(self.start);
         self.next += VIDEO_INTERVAL;
-        if muted {
-            return;
-        }
         let ticks = (elapsed.as_micros() * 90 / 1000) as u32;
-        for encoder in self.layers.iter_mut().filter(|e| e.on && e.wanted) {
-            encoder.send(self.publisher, rtc, mid, pt, now, ticks);
-        }
+        let live = self.layers.iter_mut().filter(|e| e.on && e.wanted && !muted);
+        live.flat_map(|encoder| encoder.write(self.publisher, ticks)).collect()
     }
 }
 
 impl Encoder {
-    fn send(&mut self, publisher: u8, rtc: &mut Rtc, mid: Mid, pt: u8, now: Instant, ticks: u32) {
+    fn write(&mut self, publisher: u8, ticks: u32) -> Vec<Written> {
+        let mut frame = Vec::new();
         let key = std::mem::take(&mut self.wants_keyframe);
         self.picture_id = (self.picture_id + 1) & 0x7fff;
         self.tl0picidx = self.tl0picidx.wrapping_add(1);
@@ -258,21 +283,15 @@ impl Encoder {
             Stamp { publisher, layer: self.layer, frame: self.frame, part, parts, key }.write(&mut payload);
             payload.resize(LAYER_PACKET_BYTES[usize::from(self.layer)], 0xaa);
             self.sequence += 1;
-            let packet = RtpWrite::new(
-                Pt::new_with_value(pt),
-                self.sequence.into(),
-                self.timestamp_offset.wrapping_add(ticks),
-                now,
+            frame.push(Written {
+                rid: self.rid,
+                sequence: self.sequence,
+                timestamp: self.timestamp_offset.wrapping_add(ticks),
+                marker: part + 1 == parts,
                 payload,
-            )
-            .marker(part + 1 == parts)
-            .nackable(true);
-            let mut api = rtc.direct_api();
-            let stream: Option<&mut rtp::StreamTx> = api.stream_tx_by_mid(mid, self.rid.map(Rid::from));
-            if let Some(stream) = stream {
-                stream.write_rtp(packet);
-            }
+            });
         }
         self.frame += 1;
+        frame
     }
 }

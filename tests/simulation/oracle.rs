@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use parlour::sfu::{DataChannel, Quality, Sid, Speaker};
+use parlour::sfu::{DataChannel, LineState, Quality, Sid, Speaker};
 use str0m::rtp::RtpPacket;
 
 use crate::media::{Stamp, Vp8Numbers, read_audio, read_video};
@@ -19,6 +19,15 @@ pub struct Received {
     pub stamp: Stamp,
     /// `None`: audio.
     pub vp8: Option<Vp8Numbers>,
+}
+
+/// What a packet says before it is understood.
+pub struct Arrival<'a> {
+    /// Extended.
+    pub sequence: u64,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub payload: &'a [u8],
 }
 
 /// One SSRC as a client received it, in the order of arrival.
@@ -40,6 +49,8 @@ pub struct Diary {
     pub subscribed: Vec<Sid>,
     /// Videos that were paused (true) or went on.
     pub stream_states: Vec<(Instant, Sid, bool)>,
+    /// How good lines are, its own included.
+    pub lines: Vec<(Instant, LineState)>,
     /// What others want of this client's videos.
     pub qualities: Vec<(Instant, Sid, Option<Quality>)>,
     /// Subscriptions that could not be served.
@@ -58,13 +69,30 @@ pub struct Diary {
 impl Diary {
     /// Whether the receiver of this packet would now ask for a keyframe.
     pub fn packet(&mut self, at: Instant, mid: String, track: Option<String>, packet: &RtpPacket) -> bool {
+        let arrival = Arrival {
+            sequence: *packet.seq_no,
+            timestamp: packet.header.timestamp,
+            marker: packet.header.marker,
+            payload: &packet.payload,
+        };
+        self.arrival(at, (mid, *packet.header.ssrc), track, arrival)
+    }
+
+    /// The same of a packet that another implementation of RTP read. `stream`: its section and SSRC.
+    pub fn arrival(
+        &mut self,
+        at: Instant,
+        stream: (String, u32),
+        track: Option<String>,
+        Arrival { sequence, timestamp, marker, payload }: Arrival<'_>,
+    ) -> bool {
         // Probes carry padding only.
-        if packet.payload.is_empty() {
+        if payload.is_empty() {
             return false;
         }
-        let (vp8, stamp) = match read_video(&packet.payload) {
+        let (vp8, stamp) = match read_video(payload) {
             Some((numbers, stamp)) => (Some(numbers), stamp),
-            None => match read_audio(&packet.payload) {
+            None => match read_audio(payload) {
                 Some(stamp) => (None, stamp),
                 None => {
                     self.unreadable += 1;
@@ -72,21 +100,13 @@ impl Diary {
                 }
             },
         };
-        let stream = self.streams.entry((mid, *packet.header.ssrc)).or_default();
+        let stream = self.streams.entry(stream).or_default();
         // Media may overtake the description that names it.
         if stream.track.is_none() {
             stream.track = track;
         }
-        stream.packets.push(Received {
-            at,
-            sequence: *packet.seq_no,
-            timestamp: packet.header.timestamp,
-            marker: packet.header.marker,
-            stamp,
-            vp8,
-        });
-        let stuck =
-            vp8.is_some() && stream.receiver.get_or_insert_with(Receiver::new).packet(at, *packet.seq_no, stamp);
+        stream.packets.push(Received { at, sequence, timestamp, marker, stamp, vp8 });
+        let stuck = vp8.is_some() && stream.receiver.get_or_insert_with(Receiver::new).packet(at, sequence, stamp);
         self.keyframes_asked += u32::from(stuck);
         stuck
     }

@@ -55,6 +55,8 @@ pub struct World {
     pub told: BTreeMap<ParticipantId, Vec<EventKind>>,
     /// Where media for the SFU is collected, with the time it comes, instead of being given to it.
     pub held: Option<Vec<(Now, Packet)>>,
+    /// What goes to participants that joined by hand and have a machine of another make.
+    pub astray: Option<Vec<Packet>>,
     /// Called with true before the SFU takes or drives media, with false after it.
     pub meter: fn(bool),
 }
@@ -124,6 +126,7 @@ impl World {
             sent: BTreeMap::new(),
             told: BTreeMap::new(),
             held: None,
+            astray: None,
             meter: |_| {},
         };
         let now = world.clock();
@@ -339,11 +342,16 @@ impl World {
                 .clients
                 .iter_mut()
                 .flat_map(|c| [Some(&mut c.publisher), c.subscriber.as_mut()].into_iter().flatten());
-            let Some(peer) = peers.find(|p| p.public == route.destination) else { continue };
-            for packet in packets {
+            let mut peer = peers.find(|p| p.public == route.destination);
+            for bytes in packets {
                 let Route { protocol, source, destination } = route;
-                peer.seals.watch(packet);
-                peer.downlink.send(self.now, Packet { protocol, source, destination, bytes: packet.to_vec() });
+                let packet = Packet { protocol, source, destination, bytes: bytes.to_vec() };
+                if let Some(peer) = &mut peer {
+                    peer.seals.watch(bytes);
+                    peer.downlink.send(self.now, packet);
+                } else if let Some(astray) = &mut self.astray {
+                    astray.push(packet);
+                }
             }
         }
         sfu.outbox().clear();

@@ -7,7 +7,9 @@ use proto::signal_response::Message;
 use super::requests::payload;
 use super::*;
 use crate::livekit::{Dropped, VideoGrant, translate};
-use crate::sfu::{Codec, DataChannel, Event, EventKind, LeaveReason, Quality, Sid, StreamState};
+use crate::sfu::{
+    Codec, ConnectionQuality, DataChannel, Event, EventKind, LeaveReason, LineState, Quality, Sid, StreamState,
+};
 
 fn join_response(messages: &[Message]) -> &proto::JoinResponse {
     let Some(Message::Join(join)) = messages.first() else { panic!("expected join first: {messages:?}") };
@@ -551,6 +553,30 @@ fn a_paused_video_is_told_and_its_return() {
         assert_eq!((state.participant_sid.as_str(), state.track_sid.as_str()), ("PA_1", "TR_2"));
         let expected = if paused { proto::StreamState::Paused } else { proto::StreamState::Active };
         assert_eq!(state.state(), expected);
+    }
+}
+
+#[test]
+fn lines_are_rated() {
+    let (mut rig, _, bob) = call();
+    let participant = translate::sid("PA_1");
+    for (quality, expected) in [
+        (ConnectionQuality::Excellent, proto::ConnectionQuality::Excellent),
+        (ConnectionQuality::Good, proto::ConnectionQuality::Good),
+        (ConnectionQuality::Poor, proto::ConnectionQuality::Poor),
+        (ConnectionQuality::Lost, proto::ConnectionQuality::Lost),
+    ] {
+        let state = LineState { participant: participant.clone(), quality, opinion: 3.5 };
+        let to = rig.id(bob);
+        rig.rooms.events.push_back(Event { to, kind: EventKind::LineStates(vec![state.clone()]) });
+        rig.settle();
+        let messages = rig.messages(bob);
+        let [Message::ConnectionQuality(update)] = &messages[..] else { panic!("{messages:?}") };
+        let [info] = &update.updates[..] else { panic!("{update:?}") };
+        assert_eq!((info.participant_sid.as_str(), info.quality(), info.score), ("PA_1", expected, 3.5));
+        // Older clients have no name for it.
+        let old = translate::line_state(&state, false).quality();
+        assert_eq!(old, if quality == ConnectionQuality::Lost { proto::ConnectionQuality::Poor } else { expected });
     }
 }
 
