@@ -46,6 +46,9 @@ pub struct Caller {
     timeout: Instant,
     stream: SignalStream,
     pending: Option<SdpPendingOffer>,
+    offers: u32,
+    /// As soon as the answer to the one before is here.
+    wants_offer: bool,
     microphone: Option<Mid>,
     next_packet: Instant,
     sent: u32,
@@ -183,6 +186,8 @@ impl Caller {
             timeout: now,
             stream,
             pending: Some(pending),
+            offers: 1,
+            wants_offer: false,
             microphone: Some(microphone),
             next_packet: now,
             sent: 0,
@@ -264,10 +269,18 @@ impl Caller {
         let answer = SdpAnswer::from_sdp_string(sdp).unwrap();
         self.rtc.sdp_api().accept_answer(self.pending.take().expect("an offer is out"), answer).unwrap();
         self.timeout = Instant::now();
+        if self.wants_offer {
+            self.offer();
+        }
     }
 
     /// The server wants to be offered what it has to send.
     fn offer(&mut self) {
+        self.wants_offer = self.pending.is_some();
+        if self.wants_offer {
+            return;
+        }
+        self.offers += 1;
         let mut api = self.rtc.sdp_api();
         api.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
         let (offer, pending) = api.apply().unwrap();
@@ -275,7 +288,7 @@ impl Caller {
         let description = proto::SessionDescription {
             r#type: "offer".into(),
             sdp: offer.to_sdp_string(),
-            id: 2,
+            id: self.offers,
             ..Default::default()
         };
         self.stream.requests.try_send(Box::new(Request::Offer(description))).unwrap();
