@@ -50,10 +50,11 @@ const UPGRADE_PERCENT: u64 = 85;
 /// When the network collapses this soon after an upgrade, it was the upgrade.
 const PROOF: Duration = Duration::from_secs(3);
 
-/// After that nothing as large is tried for so long, twice as long each time it fails again, up to four times: what comes
-/// for a second and goes is worse than what does not come. mediasoup waits 10 s after each downgrade.
-const SETBACK: Duration = Duration::from_secs(15);
-const MAX_SETBACKS: u32 = 3;
+/// After that nothing as large is tried for so long, twice as long when it fails again: what comes for a second and goes is
+/// worse than what does not come. mediasoup waits 10 s after each downgrade; we can wait longer, since an estimate that rises
+/// ends the waiting.
+const SETBACK: Duration = Duration::from_secs(30);
+const MAX_SETBACKS: u32 = 2;
 
 /// How much larger may be tried meanwhile, in percent of what failed.
 const SETBACK_PERCENT: u64 = 90;

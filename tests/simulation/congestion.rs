@@ -12,8 +12,8 @@ use crate::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// After failed probes the estimator tries again within 15 s; then the allocator wants to see it hold.
-const RECOVERY: Duration = Duration::from_secs(20);
+/// After failed probes the estimator tries again within 6 s; then the allocator wants to see it hold.
+const RECOVERY: Duration = Duration::from_secs(12);
 
 /// Client 0 looks on; the others have cameras, the first of them speaks, and the last may show a screen instead.
 fn meeting(seed: u64, negotiation: Negotiation, cameras: usize, screen: bool) -> World {
@@ -99,7 +99,7 @@ fn four_cameras_through_half_a_megabit() {
         for playback in &seen {
             let playback = playback.expect("nobody is paused");
             assert!(playback.longest_gap < SECOND, "{playback:?}");
-            assert!(playback.switches <= 4, "{playback:?}");
+            assert!(playback.switches <= 2, "{playback:?}");
         }
         let low = layers(&world).iter().filter(|layer| **layer == Some(0)).count();
         assert!(low >= 3, "{:?}", layers(&world));
