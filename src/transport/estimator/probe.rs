@@ -67,7 +67,9 @@ const RETRY: Micros = 100_000;
 /// paths carry. A row ends with a pause this long, and tells something from so many bytes on: 16 ms of what is probed first.
 const TRAIN_GAP: Micros = 10_000;
 const TRAIN_BYTES: u64 = 6_000;
-/// The queue that they met is given this time to drain before there is another probe.
+/// Of a bottleneck's rate this is used at first: what followed them fills its queue, which has to drain.
+const TRAIN_UTILIZATION: f64 = 0.7;
+/// It is given this time for it before there is another probe.
 const TRAIN_PAUSE: Micros = 500_000;
 
 /// Which probe a packet belongs to.
@@ -212,8 +214,12 @@ impl Probes {
         }
         self.is_first = false;
         self.is_through = is_through;
-        self.next_probe = if is_through { now } else { now + TRAIN_PAUSE };
-        Some(result)
+        if is_through {
+            self.next_probe = now;
+            return Some(result);
+        }
+        self.next_probe = now + TRAIN_PAUSE;
+        Some(result * TRAIN_UTILIZATION / UTILIZATION)
     }
 
     fn next_id(&mut self) -> ProbeId {
