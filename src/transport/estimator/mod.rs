@@ -20,8 +20,8 @@
 //! - `probe`: when to probe how fast, and what came of it.
 //!
 //! The receiver is not trusted: each packet is counted once, an arrival faster than the sending proves nothing, and numbers
-//! never sent are skipped. The worst that forged feedback achieves is a wrong rate for the forger, at most half more than
-//! what was sent to it.
+//! never sent are skipped. The worst that forged feedback achieves is a wrong rate for the forger: at most half more than
+//! what was sent to it, or that of a probe.
 //!
 //! Nothing is sent to keep an idle connection's estimate alive: it keeps what it knows, and probes when more is wanted.
 //!

@@ -209,6 +209,8 @@ impl Probes {
     fn train_result(&mut self, now: Micros) -> Option<f64> {
         let Train { cluster, .. } = self.train.take_if(|train| train.cluster.has_all())?;
         let (result, is_through) = cluster.measure();
+        // As of other probes, nothing is believed that nobody wants.
+        let result = if is_through { result.min(self.desired * MAX_OVER_DESIRED) } else { result };
         if is_through && result <= START_BITRATE as f64 {
             return None;
         }
