@@ -50,8 +50,9 @@ impl Room {
     /// A connection may know more about its network than before.
     pub fn watch_estimate(&mut self, now: Now, link: Link, turn: &mut Turn) {
         let Some(participant) = self.participants.get_mut(&link.participant) else { return };
-        let Some(estimate) = participant.connection(link.side).and_then(|c| carried(&c.transport)) else { return };
-        if participant.downstream_side() == link.side && participant.allocator.observe(now.instant, estimate) {
+        let Some(transport) = participant.connection(link.side).map(|c| &c.transport) else { return };
+        let (Some(estimate), path) = (carried(transport), transport.silences()) else { return };
+        if participant.downstream_side() == link.side && participant.allocator.observe(now.instant, path, estimate) {
             let timer = Timer::Allocation(link.room, link.participant);
             participant.allocation_alarm.set(now.instant, timer, &mut turn.timers);
         }
@@ -92,8 +93,8 @@ impl Room {
             audio = audio.max(NEXT_VOICE);
         }
         if let Some(connection) = participant.downstream_connection() {
-            let estimate = carried(&connection.transport);
-            estimate.map(|estimate| participant.allocator.observe(now.instant, estimate));
+            let (estimate, path) = (carried(&connection.transport), connection.transport.silences());
+            estimate.map(|estimate| participant.allocator.observe(now.instant, path, estimate));
         }
         let allocation = participant.allocator.allocate(now.instant, audio, &wants);
         participant.desired = allocation.desired;

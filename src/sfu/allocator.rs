@@ -35,8 +35,13 @@ const COLLAPSE_PERCENT: u64 = 90;
 /// back when the probe fails: upgrades wait until it has not fallen for a while.
 const GENERATION: Duration = Duration::from_millis(1250);
 
-/// For so long after the first estimate the newest counts: the path is being measured, and each is better than the last.
+/// For so long after the first estimate of a path the newest counts: the path is being measured, and each is better than the
+/// last.
 const RAMP: Duration = Duration::from_secs(2);
+
+/// Meanwhile one this far above the one last used is answered before its turn, in percent of it: a call should not begin,
+/// nor go on after an outage, with a second of small pictures.
+const RISE_PERCENT: u64 = 110;
 
 /// How much of the least estimate upgrades may fill. The rest is for what they turn out to cost: encoders exceed their
 /// measured rate by motion and keyframes, and losses are sent twice.
@@ -45,10 +50,11 @@ const UPGRADE_PERCENT: u64 = 85;
 /// When the network collapses this soon after an upgrade, it was the upgrade.
 const PROOF: Duration = Duration::from_secs(3);
 
-/// After that nothing as large is tried for so long, twice as long each time it fails again, up to four times: what comes
-/// for a second and goes is worse than what does not come. mediasoup waits 10 s after each downgrade.
-const SETBACK: Duration = Duration::from_secs(15);
-const MAX_SETBACKS: u32 = 3;
+/// After that nothing as large is tried for so long, twice as long when it fails again: what comes for a second and goes is
+/// worse than what does not come. mediasoup waits 10 s after each downgrade; we can wait longer, since an estimate that rises
+/// ends the waiting.
+const SETBACK: Duration = Duration::from_secs(30);
+const MAX_SETBACKS: u32 = 2;
 
 /// How much larger may be tried meanwhile, in percent of what failed.
 const SETBACK_PERCENT: u64 = 90;
@@ -115,10 +121,15 @@ pub struct Allocation<K> {
 
 #[derive(Debug, Clone, Default)]
 pub struct Allocator<K> {
+    /// Which path the estimates are of.
+    path: u32,
     estimate: Option<u64>,
     least: Least,
     /// The estimate of the last run.
     used: Option<u64>,
+    /// What the last run gave, bits per second, and whether more was wanted.
+    given: u64,
+    is_short: bool,
     first_run: Option<Instant>,
     last_run: Option<Instant>,
     /// The quality that flows.
@@ -175,9 +186,12 @@ struct Served<'a, K> {
 impl<K: Copy + Ord> Allocator<K> {
     pub fn new() -> Self {
         Allocator {
+            path: 0,
             estimate: None,
             least: Least::default(),
             used: None,
+            given: 0,
+            is_short: false,
             first_run: None,
             last_run: None,
             flowing: BTreeMap::new(),
@@ -187,12 +201,19 @@ impl<K: Copy + Ord> Allocator<K> {
         }
     }
 
-    /// The connection's estimate, bits per second. True when the network got so much worse that [`Self::allocate`]
-    /// should not wait.
-    pub fn observe(&mut self, now: Instant, estimate: u64) -> bool {
+    /// The connection's estimate, bits per second. `path`: another number when an outage lies between this estimate and the
+    /// last. True when [`Self::allocate`] should not wait: the network got so much worse, or turns out so much better while
+    /// it is being measured.
+    pub fn observe(&mut self, now: Instant, path: u32, estimate: u64) -> bool {
+        if path != self.path {
+            // Neither what it carried nor what it failed to carry says anything about the new one.
+            self.path = path;
+            self.least = Least::default();
+            (self.tried, self.failed, self.failures) = (None, None, 0);
+        }
         self.estimate = Some(estimate);
         self.least.observe(now, estimate);
-        let collapsed = self.used.is_some_and(|used| estimate < percent(used, COLLAPSE_PERCENT));
+        let collapsed = estimate < percent(self.used.unwrap_or(self.given), COLLAPSE_PERCENT);
         if collapsed
             && let Some((at, attempt)) = self.tried
             && now.saturating_duration_since(at) < PROOF
@@ -201,7 +222,12 @@ impl<K: Copy + Ord> Allocator<K> {
             self.failed = Some((now + SETBACK * (1 << self.failures), attempt));
             self.failures = (self.failures + 1).min(MAX_SETBACKS - 1);
         }
-        collapsed
+        collapsed || self.rises(now, estimate)
+    }
+
+    fn rises(&self, now: Instant, estimate: u64) -> bool {
+        let is_more = self.used.is_none_or(|used| estimate > percent(used, RISE_PERCENT));
+        self.is_short && is_more && self.least.is_measuring(now) && self.run_on_demand(now) <= now
     }
 
     /// When to run because time passed; `None` before the first run.
@@ -243,7 +269,9 @@ impl<K: Copy + Ord> Allocator<K> {
         let videos: Vec<(K, Option<Step>)> = served.iter().map(|s| (s.want.key, s.step())).collect();
         self.flowing = videos.iter().filter_map(|(key, step)| Some((*key, (*step)?.quality()))).collect();
         let desired = served.iter().filter_map(|s| s.want.steps.last()).map(|step| step.bitrate).sum::<u64>();
-        Allocation { videos, bitrate, desired: audio.saturating_add(desired) }
+        let desired = audio.saturating_add(desired);
+        (self.given, self.is_short) = (bitrate, bitrate < desired);
+        Allocation { videos, bitrate, desired }
     }
 
     fn budget(&self, now: Instant, audio: u64) -> Budget {

@@ -145,7 +145,10 @@ impl Room {
     fn resend(&mut self, now: Now, subscriber: ParticipantId, missing: &Missing, turn: &mut Turn) {
         let Some(participant) = self.participants.get_mut(&subscriber) else { return };
         let Some(key) = participant.senders.get(&missing.sender) else { return };
-        let cached = self.tracks.get(key).and_then(|track| track.cached(missing.origin));
+        let Some(track) = self.tracks.get(key) else { return };
+        // What came before a change of layer is of no use after it, and mostly was lost because it was too much.
+        let current = track.down_tracks.get(participant.slot).and_then(|d| d.current_stream());
+        let cached = track.cached(missing.origin).filter(|_| current.is_none_or(|c| c == missing.origin.layer));
         let (Some(packet), Some(connection)) = (cached, participant.downstream_connection()) else {
             turn.counts.packets_expired += 1;
             return;

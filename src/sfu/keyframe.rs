@@ -6,9 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-/// Waits after the first, second, … PLI; the last one repeats. The first is short because a PLI or the first packet
-/// of its answer is easily lost and a new viewer looks at black; later ones give a congested uplink time to deliver.
-const RETRY: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
+/// Waits after the first, second, … PLI; the last one repeats. The first are short because a PLI or the first packet of its
+/// answer is easily lost and viewers look at black or a frozen picture; browsers make no two keyframes within 300 ms, so one
+/// PLI too many costs nothing. Later ones give a congested uplink time to deliver.
+const RETRY: [Duration; 4] =
+    [Duration::from_millis(150), Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
 
 /// No PLI earlier than this after a keyframe: bounds what a coming and going of subscribers can cost the publisher
 /// to about three keyframes a second.
@@ -87,8 +89,8 @@ mod tests {
         assert!(!throttle.poll(t0));
         throttle.request(t0);
         assert_eq!(throttle.next_timeout(), Some(t0));
-        assert_eq!(plis(&mut throttle, t0, 0, 4000), [0, 250, 750, 1750, 2750, 3750]);
-        assert_eq!(throttle.next_timeout(), Some(t0 + ms(4750)));
+        assert_eq!(plis(&mut throttle, t0, 0, 4000), [0, 150, 400, 900, 1900, 2900, 3900]);
+        assert_eq!(throttle.next_timeout(), Some(t0 + ms(4900)));
         throttle.keyframe_seen(t0 + ms(4000));
         assert_eq!(throttle.next_timeout(), None);
         assert_eq!(plis(&mut throttle, t0, 4000, 9000), Vec::<u64>::new());
@@ -99,7 +101,7 @@ mod tests {
         let t0 = Instant::now();
         let mut throttle = KeyframeThrottle::default();
         let mut sent = Vec::new();
-        for at in (0..200).step_by(10) {
+        for at in (0..150).step_by(10) {
             throttle.request(t0 + ms(at));
             if throttle.poll(t0 + ms(at)) {
                 sent.push(at);
@@ -114,7 +116,7 @@ mod tests {
         let mut throttle = KeyframeThrottle::default();
         throttle.keyframe_seen(t0);
         throttle.request(t0 + ms(50));
-        assert_eq!(plis(&mut throttle, t0, 50, 500), [300]);
+        assert_eq!(plis(&mut throttle, t0, 50, 440), [300]);
         throttle.keyframe_seen(t0 + ms(510));
         throttle.request(t0 + ms(900));
         assert_eq!(plis(&mut throttle, t0, 900, 1000), [900]);
@@ -128,7 +130,7 @@ mod tests {
         plis(&mut throttle, t0, 0, 3000);
         throttle.keyframe_seen(t0 + ms(3000));
         throttle.request(t0 + ms(5000));
-        assert_eq!(plis(&mut throttle, t0, 5000, 6000), [5000, 5250, 5750]);
+        assert_eq!(plis(&mut throttle, t0, 5000, 6000), [5000, 5150, 5400, 5900]);
     }
 
     #[test]
@@ -141,6 +143,6 @@ mod tests {
         assert_eq!(throttle.next_timeout(), None);
         assert_eq!(plis(&mut throttle, t0, 10, 100), Vec::<u64>::new());
         throttle.request(t0 + ms(110));
-        assert_eq!(plis(&mut throttle, t0, 110, 300), [250]);
+        assert_eq!(plis(&mut throttle, t0, 110, 290), [150]);
     }
 }

@@ -326,6 +326,11 @@ impl Egress {
         self.estimator.as_ref()?.estimate()
     }
 
+    /// How often the path came back after nothing was heard of it.
+    pub fn silences(&self) -> u32 {
+        self.estimator.as_ref().map_or(0, |estimator| estimator.silences())
+    }
+
     pub fn set_desired(&mut self, now: Instant, bits_per_second: u64) {
         self.desired = bits_per_second;
         if let Some(estimator) = &mut self.estimator {

@@ -90,6 +90,11 @@ impl Transport {
         self.egress.as_ref()?.estimate()
     }
 
+    /// How often the way to the client came back after nothing was heard of it: what it carries is found anew each time.
+    pub fn silences(&self) -> u32 {
+        self.egress.as_ref().map_or(0, Egress::silences)
+    }
+
     /// What the room would send if the way to the client carried it, in bits per second: how far the estimate is worth probing.
     pub fn set_desired(&mut self, now: Instant, bits_per_second: u64) {
         if let Some(egress) = &mut self.egress {

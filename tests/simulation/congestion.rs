@@ -1,6 +1,6 @@
 //! A viewer whose network does not carry what everybody sends: what it gets instead, and what when there is room again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parlour::sfu::Negotiation;
 
@@ -12,8 +12,8 @@ use crate::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// After failed probes the estimator tries again within 15 s; then the allocator wants to see it hold.
-const RECOVERY: Duration = Duration::from_secs(20);
+/// After failed probes the estimator tries again within 6 s; then the allocator wants to see it hold.
+const RECOVERY: Duration = Duration::from_secs(12);
 
 /// Client 0 looks on; the others have cameras, the first of them speaks, and the last may show a screen instead.
 fn meeting(seed: u64, negotiation: Negotiation, cameras: usize, screen: bool) -> World {
@@ -99,7 +99,7 @@ fn four_cameras_through_half_a_megabit() {
         for playback in &seen {
             let playback = playback.expect("nobody is paused");
             assert!(playback.longest_gap < SECOND, "{playback:?}");
-            assert!(playback.switches <= 4, "{playback:?}");
+            assert!(playback.switches <= 2, "{playback:?}");
         }
         let low = layers(&world).iter().filter(|layer| **layer == Some(0)).count();
         assert!(low >= 3, "{:?}", layers(&world));
@@ -127,6 +127,55 @@ fn one_who_comes_through_a_narrow_line_settles_as_well() {
         let playback = world.clients[late].diary.video(publisher).play_video_since(since, world.now);
         assert!(playback.frames > 0, "sees {publisher}: {playback:?}");
         assert!(playback.longest_gap < SECOND, "{playback:?}");
+    }
+}
+
+/// Somebody comes to four cameras through such a line; the client, what it was sent in each quarter of a second of the ten
+/// that follow, in bits per second, and when it was connected.
+fn newcomer(seed: u64, negotiation: Negotiation, conditions: Conditions) -> (World, usize, Vec<u64>, Instant) {
+    let mut world = meeting(seed, Negotiation::Single, 4, false);
+    world.run(2 * SECOND);
+    let late = world.join_with("late", Setup { negotiation, conditions, seed: seed + 9, ..Setup::default() });
+    world.run_until(|w| w.clients[late].is_connected(), 5 * SECOND).expect("connects");
+    let (connected, client) = (world.now, &world.clients[late]);
+    let address = client.subscriber.as_ref().unwrap_or(&client.publisher).public;
+    let mut rates = Vec::new();
+    for _ in 0..40 {
+        let before = world.sent.get(&address).copied().unwrap_or(0);
+        world.run(SECOND / 4);
+        rates.push((world.sent[&address] - before) * 8 * 4);
+    }
+    (world, late, rates, connected)
+}
+
+#[test]
+fn one_who_comes_sees_the_best_within_a_second() {
+    for (seed, negotiation) in [(65, Negotiation::Single), (66, Negotiation::Dual)] {
+        let (world, late, ..) = newcomer(seed, negotiation, Conditions::GOOD);
+        for publisher in 1..=4 {
+            let stream = world.clients[late].diary.video(publisher);
+            let begins = stream.packets[0].at;
+            let playback = stream.play_video(begins + SECOND);
+            assert_eq!(playback.last_layer, 2, "of {publisher}: {playback:?}");
+            assert!(playback.longest_gap < SECOND / 5 && playback.switches <= 1, "{playback:?}");
+        }
+    }
+}
+
+#[test]
+fn one_who_comes_through_a_narrow_line_is_not_flooded() {
+    for (seed, negotiation) in [(67, Negotiation::Single), (68, Negotiation::Dual)] {
+        let conditions = Conditions::narrow(500_000);
+        let (world, late, rates, connected) = newcomer(seed, negotiation, conditions);
+        let flooded = rates.iter().filter(|rate| **rate > conditions.rate * 11 / 10).count();
+        assert!(flooded <= 6, "for {} ms: {rates:?}", flooded * 250);
+        let settled = rates[20..].iter().max().expect("some");
+        assert!(*settled < conditions.rate * 13 / 10, "{settled} while probing: {rates:?}");
+        for publisher in 1..=4 {
+            let stream = world.clients[late].diary.video(publisher);
+            let first = stream.play_video(connected + 3 * SECOND / 2);
+            assert!(first.frames > 0, "sees {publisher} within a second and a half");
+        }
     }
 }
 
@@ -160,10 +209,17 @@ fn what_does_not_fit_is_paused_and_comes_back() {
     // One more is tried now and then, and given up within a second.
     let changes = world.clients[0].diary.stream_states.len() - before;
     assert!(changes <= 4, "it does not flap: {changes} changes");
+    let back = world.now;
     line(&mut world, Conditions::GOOD);
     let all = |w: &World| paused(w) == 0 && layers(w).iter().all(|layer| layer.is_some());
     let took = wait_for(&mut world, all, 30 * SECOND);
     assert!(took < RECOVERY, "{took:?}");
+    // Who is told that a video goes on sees it.
+    let viewer = &world.clients[0].diary;
+    for (at, track, _) in viewer.stream_states.iter().filter(|(at, _, paused)| !paused && *at > back) {
+        let stream = viewer.streams.values().find(|s| s.track.as_deref() == Some(track.as_str())).expect("a stream");
+        assert!(stream.play_video_since(*at, *at + SECOND / 2).frames > 0, "{track} is back");
+    }
     let best = |w: &World| layers(w) == [Some(2); 4];
     wait_for(&mut world, best, 20 * SECOND);
 }

@@ -176,8 +176,7 @@ fn a_lost_line_may_come_back() {
         world.run(5 * SECOND);
         world.clients[2].publisher.uplink.set(Conditions::GOOD, seed);
         world.clients[2].publisher.downlink.set(Conditions::GOOD, seed);
-        // Longer than before it was lost: what the line carries has to be found out anew.
-        world.run(8 * SECOND);
+        world.run(4 * SECOND);
         assert!(world.clients.iter().all(|c| c.left.is_none()));
         for (viewer, publisher) in [(0, 2), (1, 2), (2, 0), (2, 1), (0, 1)] {
             let last = world.clients[viewer].diary.video(publisher).play_video(world.now).last.expect("some");

@@ -55,7 +55,7 @@ impl Rig {
     fn feed(&mut self, ms: u64, mut estimate: impl FnMut(u64) -> u64, mut check: impl FnMut(u64, &Allocation<Key>)) {
         for n in 0..ms / 100 {
             let estimate = estimate(n);
-            let collapsed = self.allocator.observe(self.now(), estimate);
+            let collapsed = self.allocator.observe(self.now(), 0, estimate);
             if collapsed || self.allocator.next_run().is_none_or(|at| at <= self.now()) {
                 let allocation = self.run();
                 check(estimate, &allocation);
@@ -228,17 +228,52 @@ fn an_estimator_that_still_searches_is_followed() {
 }
 
 #[test]
+fn while_a_path_is_measured_more_is_given_at_once() {
+    let mut rig = Rig::new(cameras(2));
+    rig.hold(100, 300_000);
+    assert_eq!(rig.layers(), [Some(0), None]);
+    rig.hold(200, 5_000_000);
+    assert_eq!(rig.layers(), [Some(2), Some(2)], "after a tenth of a second");
+    rig.hold(10_000, 300_000);
+    rig.hold(1_200, 5_000_000);
+    assert_eq!(rig.layers(), [Some(0), None], "later it has to hold");
+}
+
+#[test]
+fn after_an_outage_the_path_is_another_one() {
+    let mut rig = Rig::new(cameras(2));
+    rig.hold(10_000, 5_000_000);
+    rig.feed(5_000, |n| 5_000_000 >> (n / 10), |_, _| {});
+    assert_eq!(rig.layers(), [Some(0), None]);
+    assert!(!rig.allocator.observe(rig.now(), 0, 5_000_000));
+    assert!(rig.allocator.observe(rig.now(), 1, 5_000_000));
+    rig.run();
+    assert_eq!(rig.layers(), [Some(2), Some(2)]);
+}
+
+#[test]
+fn a_first_estimate_below_what_is_sent_is_answered_at_once() {
+    let mut rig = Rig::new(cameras(2));
+    rig.run();
+    assert_eq!(rig.layers(), [Some(1), Some(1)]);
+    rig.ms += 10;
+    assert!(rig.allocator.observe(rig.now(), 0, 300_000));
+    rig.run();
+    assert_eq!(rig.layers(), [Some(0), None]);
+}
+
+#[test]
 fn a_collapse_is_answered_at_once() {
     let mut rig = Rig::new(cameras(1));
     rig.hold(10_050, 3_000_000);
     assert_eq!(rig.layers(), [Some(2)]);
     let now = rig.now();
-    assert!(!rig.allocator.observe(now, 2_700_000), "a little is noise");
-    assert!(rig.allocator.observe(now, 2_699_999));
+    assert!(!rig.allocator.observe(now, 0, 2_700_000), "a little is noise");
+    assert!(rig.allocator.observe(now, 0, 2_699_999));
     rig.hold(100, 300_000);
     assert_eq!(rig.layers(), [Some(0)]);
     let now = rig.now();
-    assert!(!rig.allocator.observe(now, 300_000), "it has been answered");
+    assert!(!rig.allocator.observe(now, 0, 300_000), "it has been answered");
 }
 
 #[test]
@@ -286,7 +321,7 @@ fn runs_keep_their_distance() {
 fn what_is_desired_does_not_depend_on_the_network() {
     let mut rig = Rig::new(vec![camera(0, 3), camera(1, 2), screen(2)]);
     rig.audio = 40_000;
-    rig.allocator.observe(rig.t0, 100_000);
+    rig.allocator.observe(rig.t0, 0, 100_000);
     let allocation = rig.run();
     assert_eq!(allocation.bitrate, 40_000);
     assert_eq!(allocation.desired, 40_000 + CAMERA[2] + CAMERA[1] + 3_000_000);

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::history::MAX_RESENDS;
 use super::{Demand, Egress};
 use crate::rtp::rtcp::{self, FullIntraRequest, Nack, Packet, ReportBlocks};
 use crate::transport::{Missing, SenderId};
@@ -20,6 +21,10 @@ const MIN_REPEAT: Duration = Duration::from_millis(5);
 const MAX_REPEAT: Duration = Duration::from_millis(500);
 /// Before the round trip is known.
 const DEFAULT_REPEAT: Duration = Duration::from_millis(30);
+/// A packet that was lost twice is sent twice: each round that fails is a tenth of a second of freeze, and after five of them
+/// receivers give up and wait for a keyframe. With 20 % lost, that happens to one packet in five thousand instead of one in
+/// eight hundred, for a twentieth more bytes.
+const REPEAT_COPIES: usize = 2;
 
 /// RTCP packet types about what the client sends: SR, BYE and the extended reports by which it measures round trips
 /// (RFC 3550 §12.1, RFC 3611 §2).
@@ -83,13 +88,21 @@ impl Egress {
         let repeat_after = self.repeat_after();
         let Some(sender) = self.stream_of(nack.media) else { return };
         let Some(stream) = self.streams.get_mut(sender) else { return };
+        let mut is_hopeless = false;
         for sequence in nack.lost {
             if self.missing.len() >= MAX_MISSING {
-                return;
+                break;
             }
-            if let Some(sent) = stream.request(now, sequence, repeat_after) {
-                self.missing.push_back(Missing { sender, origin: sent.origin, sent });
+            if let Some((sent, resends)) = stream.request(now, sequence, repeat_after) {
+                let copies = if resends == 0 { 1 } else { REPEAT_COPIES };
+                let missing = Missing { sender, origin: sent.origin, sent };
+                self.missing.extend((0..copies).map(|_| missing));
+                // libwebrtc would wait three seconds for the picture before it asks for another.
+                is_hopeless |= resends + 1 == MAX_RESENDS;
             }
+        }
+        if is_hopeless {
+            self.want_keyframe(sender);
         }
     }
 

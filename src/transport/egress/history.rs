@@ -15,7 +15,7 @@ const FIRST_PACKETS: usize = 64;
 /// packet cache forgets it then.
 const MAX_AGE: Duration = Duration::from_secs(2);
 /// How often one packet is sent again. A path that loses five in a row delivers no video.
-const MAX_RESENDS: u8 = 4;
+pub const MAX_RESENDS: u8 = 4;
 
 /// Milliseconds since the connection began; wraps after seven weeks.
 pub type Moment = u32;
@@ -146,8 +146,9 @@ impl History {
     }
 
     /// The packet that a receiver asks for by the low bits of its number. `None`: it is not there any more, was sent again too
-    /// often, or so shortly ago that the receiver asked before it could know. Counts as sending it again.
-    pub fn request(&mut self, now: Moment, sequence: u16, repeat_after: Duration) -> Option<Sent> {
+    /// often, or so shortly ago that the receiver asked before it could know. Counts as sending it again. With it: how often it
+    /// was sent again before.
+    pub fn request(&mut self, now: Moment, sequence: u16, repeat_after: Duration) -> Option<(Sent, u8)> {
         let sequence = extend_sequence(self.newest, sequence);
         let place = self.place(sequence as u32);
         let entry = self.entries.get_mut(place)?;
@@ -159,7 +160,7 @@ impl History {
         }
         entry.flags += 1;
         entry.at = now;
-        Some(entry.sent(sequence))
+        Some((entry.sent(sequence), resends))
     }
 
     fn place(&self, sequence: u32) -> usize {
@@ -208,12 +209,12 @@ mod tests {
         for sequence in 65_500..65_600 {
             history.push(10, &sent(sequence));
         }
-        assert_eq!(history.request(20, 65_530, RTT), Some(sent(65_530)));
-        assert_eq!(history.request(20, 3, RTT), Some(sent(65_539)), "past the wrap");
+        assert_eq!(history.request(20, 65_530, RTT), Some((sent(65_530), 0)));
+        assert_eq!(history.request(20, 3, RTT), Some((sent(65_539), 0)), "past the wrap");
         assert_eq!(history.request(20, 64, RTT), None, "not sent yet");
         let plain = Sent { dependency: None, marker: false, origin: Origin { layer: 0, sequence: 0 }, ..sent(65_600) };
         history.push(20, &plain);
-        assert_eq!(history.request(20, 64, RTT), Some(plain));
+        assert_eq!(history.request(20, 64, RTT), Some((plain, 0)));
     }
 
     #[test]
@@ -239,7 +240,7 @@ mod tests {
         }
         assert_eq!(fast.entries.len(), MAX_PACKETS);
         assert_eq!(fast.request(300, 1975, RTT), None);
-        assert_eq!(fast.request(300, 1976, RTT), Some(sent(1976)));
+        assert_eq!(fast.request(300, 1976, RTT), Some((sent(1976), 0)));
     }
 
     #[test]
@@ -249,7 +250,7 @@ mod tests {
             history.push(0, &sent(sequence));
         }
         for sequence in 100..600 {
-            assert_eq!(history.request(1, sequence as u16, RTT), Some(sent(sequence)));
+            assert_eq!(history.request(1, sequence as u16, RTT), Some((sent(sequence), 0)));
         }
     }
 }

@@ -152,8 +152,8 @@ impl Stream {
         }
     }
 
-    /// The packet that the receiver asks for, if it may be sent again now.
-    pub fn request(&mut self, now: Moment, sequence: u16, repeat_after: Duration) -> Option<Sent> {
+    /// The packet that the receiver asks for, if it may be sent again now, and how often it was before.
+    pub fn request(&mut self, now: Moment, sequence: u16, repeat_after: Duration) -> Option<(Sent, u8)> {
         let rtx = self.rtx.as_mut().filter(|rtx| !rtx.budget.is_empty())?;
         rtx.history.request(now, sequence, repeat_after)
     }

@@ -20,8 +20,8 @@
 //! - `probe`: when to probe how fast, and what came of it.
 //!
 //! The receiver is not trusted: each packet is counted once, an arrival faster than the sending proves nothing, and numbers
-//! never sent are skipped. The worst that forged feedback achieves is a wrong rate for the forger, at most half more than
-//! what was sent to it.
+//! never sent are skipped. The worst that forged feedback achieves is a wrong rate for the forger: at most half more than
+//! what was sent to it, or that of a probe.
 //!
 //! Nothing is sent to keep an idle connection's estimate alive: it keeps what it knows, and probes when more is wanted.
 //!
@@ -65,6 +65,11 @@ const SILENCE: Micros = 2_000_000;
 const SILENCE_STEP: Micros = 1_000_000;
 const SILENCE_FACTOR: f64 = 0.5;
 
+/// Losses without anything that arrived between, over so long and so many packets, are an outage: a queue that overflows lets
+/// packets through all the time. What was lost then says nothing about the rate.
+const OUTAGE: Micros = 500_000;
+const OUTAGE_PACKETS: u32 = 5;
+
 /// The first estimate is a guess until a probe or a queue has spoken; for no longer than this, as a client whose path
 /// carries no probe has to be served, too.
 const GUESSING: Micros = 1_000_000;
@@ -104,10 +109,18 @@ pub struct Estimator {
     first_feedback: Option<Micros>,
     /// The estimate is no mere guess any more.
     is_founded: bool,
+    /// What was sent before was sent on a guess.
+    guessed_until: Micros,
     /// The number after the last that was reported.
     unreported: u64,
     /// When packets under way have been unanswered for too long.
     silent_at: Option<Micros>,
+    /// The estimate before the present silence.
+    before_silence: Option<f64>,
+    /// How many silences have ended.
+    silences: u32,
+    /// Packets lost since the last that arrived, and when the first of them was sent.
+    lost: Option<(u32, Micros)>,
 }
 
 impl Default for Estimator {
@@ -131,8 +144,12 @@ impl Estimator {
             feedback_round_trip: None,
             first_feedback: None,
             is_founded: false,
+            guessed_until: 0,
             unreported: 0,
             silent_at: None,
+            before_silence: None,
+            silences: 0,
+            lost: None,
         }
     }
 
@@ -141,6 +158,7 @@ impl Estimator {
     pub fn sent(&mut self, now: Instant, number: u64, bytes: usize, probe: Option<ProbeId>) {
         let sent = self.micros(now);
         let bytes = bytes.min(u16::MAX.into()) as u16;
+        let probe = probe.or_else(|| if self.is_founded { None } else { self.probes.train(sent, bytes) });
         self.history.push(number, SentPacket { sent, bytes, probe, state: State::InFlight });
         if self.first_feedback.is_some() && self.silent_at.is_none() {
             self.silent_at = Some(sent + SILENCE);
@@ -172,6 +190,7 @@ impl Estimator {
             let arrival = ticks.map(|ticks| base.saturating_add(ticks.saturating_mul(ARRIVAL_TICK)));
             let state = if arrival.is_some() { State::Received } else { State::Lost };
             match (std::mem::replace(&mut packet.state, state), state) {
+                (State::InFlight, _) if packet.sent < self.guessed_until => {}
                 (State::InFlight, _) => self.loss.reported(packet.sent, packet.bytes, state == State::Lost),
                 (State::Lost, State::Received) => self.loss.found(),
                 (before, _) => {
@@ -179,8 +198,14 @@ impl Estimator {
                     continue;
                 }
             }
+            let packet = *packet;
             newest = newest.max(Some(packet.sent));
-            let Some(arrival) = arrival else { continue };
+            let Some(arrival) = arrival else {
+                let (packets, since) = self.lost.unwrap_or((0, packet.sent));
+                self.lost = Some((packets + 1, since));
+                continue;
+            };
+            self.ended_outage(now, packet.sent);
             if self.delay.received(packet.sent, arrival) {
                 // The clock jumped: arrivals before cannot be compared with those after.
                 self.acknowledged = Acknowledged::default();
@@ -201,11 +226,32 @@ impl Estimator {
         self.update(now);
     }
 
+    /// A packet sent then arrived: what came of those before it was perhaps an outage's.
+    fn ended_outage(&mut self, now: Micros, sent: Micros) {
+        let lost = self.lost.take();
+        let is_outage = lost.is_some_and(|(packets, since)| packets >= OUTAGE_PACKETS && sent - since >= OUTAGE);
+        let before = self.before_silence.take();
+        if is_outage || before.is_some() {
+            self.loss = Loss::new();
+            self.acknowledged = Acknowledged::default();
+        }
+        if let Some(before) = before {
+            self.silences += 1;
+            self.probes.resume(now, before);
+        }
+    }
+
     fn update(&mut self, now: Micros) {
         if let Some(bitrate) = self.probes.result(now) {
             self.rate.probed(now, bitrate);
             self.loss.probed(bitrate);
-            self.is_founded = true;
+            // While each finds more than the one before, the path carries more than any has told.
+            let is_climbing = self.probes.is_climbing(self.bitrate());
+            if !is_climbing && !std::mem::replace(&mut self.is_founded, true) {
+                // Until now we sent what we guessed: losses that came of it are answered by the estimate.
+                self.loss = Loss::new();
+                self.guessed_until = now;
+            }
         }
         let usage = self.delay.usage();
         if let (Some(acknowledged), Some(recently_acknowledged)) =
@@ -252,6 +298,7 @@ impl Estimator {
         let now = self.micros(now);
         if self.silent_at.is_some_and(|at| at <= now) {
             self.silent_at = Some(now + SILENCE_STEP);
+            self.before_silence.get_or_insert(self.bitrate());
             self.rate.back_off(SILENCE_FACTOR);
             self.probes.set_estimate(now, self.bitrate());
         }
@@ -268,6 +315,12 @@ impl Estimator {
         let probe = self.first_feedback.is_some().then(|| self.probes.next_timeout(self.bitrate())).flatten();
         let next = [self.silent_at, probe].into_iter().flatten().min()?;
         self.epoch?.checked_add(Duration::from_micros(u64::try_from(next).ok()?))
+    }
+
+    /// How many silences the path has come back from. The estimate after one is found anew, and says nothing about the one
+    /// before.
+    pub fn silences(&self) -> u32 {
+        self.silences
     }
 
     /// Share of the packets lost recently, 0.0 … 1.0.

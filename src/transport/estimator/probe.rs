@@ -7,7 +7,7 @@
 
 use std::num::NonZeroU16;
 
-use super::{MAX_BITRATE, Micros};
+use super::{MAX_BITRATE, Micros, START_BITRATE};
 
 /// Multiples of the estimate that are probed: the first time, and later.
 const FIRST_SCALE: f64 = 3.0;
@@ -44,9 +44,10 @@ const TIMEOUT: Micros = 1_500_000;
 /// A probe's packets are through the path after this.
 const MEASURING: Micros = 600_000;
 
-/// Pause after a failed probe; grows by the factor with each failure in a row.
+/// Pause after a failed probe; grows by the factor with each failure in a row. The longest is how long somebody looks at small
+/// pictures although the path is wide again; against it, a failed probe is a tenth of a second of queue.
 const MIN_PAUSE: Micros = 2_000_000;
-const MAX_PAUSE: Micros = 15_000_000;
+const MAX_PAUSE: Micros = 6_000_000;
 const PAUSE_GROWTH: f64 = 1.5;
 
 /// Pause after the estimate dropped: the path may be back soon, and what took it must be gone.
@@ -62,6 +63,15 @@ const NEW_WISH: f64 = 1.1;
 /// When the path is not calm enough for a probe, look again after this.
 const RETRY: Micros = 100_000;
 
+/// The first packets that leave in a row are a probe that costs nothing: a gallery's first pictures leave faster than most
+/// paths carry. A row ends with a pause this long, and tells something from so many bytes on: 16 ms of what is probed first.
+const TRAIN_GAP: Micros = 10_000;
+const TRAIN_BYTES: u64 = 6_000;
+/// Of a bottleneck's rate this is used at first: what followed them fills its queue, which has to drain.
+const TRAIN_UTILIZATION: f64 = 0.7;
+/// It is given this time for it before there is another probe.
+const TRAIN_PAUSE: Micros = 500_000;
+
 /// Which probe a packet belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProbeId(NonZeroU16);
@@ -75,6 +85,14 @@ pub struct Probe {
     pub bitrate: u64,
     pub min_packets: u32,
     pub min_bytes: usize,
+}
+
+/// The first packets that left in a row.
+#[derive(Debug)]
+struct Train {
+    cluster: Cluster,
+    sent: Micros,
+    sent_bytes: u64,
 }
 
 /// What came of a probe so far.
@@ -105,12 +123,18 @@ pub struct Probes {
     planned_desired: f64,
     last_id: ProbeId,
     cluster: Option<Cluster>,
+    train: Option<Train>,
+    /// Nothing was measured yet.
     is_first: bool,
+    /// The last probe got through.
+    is_through: bool,
     last_probe: Option<Micros>,
     next_probe: Micros,
     pause: Micros,
     /// The estimate that a drop is measured from.
     peak: f64,
+    /// What the path carried before it fell silent.
+    lost: Option<f64>,
 }
 
 impl Probes {
@@ -120,11 +144,14 @@ impl Probes {
             planned_desired: 0.0,
             last_id: ProbeId(NonZeroU16::MIN),
             cluster: None,
+            train: None,
             is_first: true,
+            is_through: false,
             last_probe: None,
             next_probe: 0,
             pause: MIN_PAUSE,
             peak: 0.0,
+            lost: None,
         }
     }
 
@@ -149,8 +176,57 @@ impl Probes {
         self.peak = self.peak.max(estimate);
     }
 
+    /// The path answers again, which carried so much before it fell silent: mostly it is the same, so that is tried first.
+    pub fn resume(&mut self, now: Micros, before: f64) {
+        self.cluster = None;
+        self.pause = MIN_PAUSE;
+        self.next_probe = now;
+        self.lost = Some(before);
+    }
+
     fn wants(&self, estimate: f64) -> bool {
         estimate < self.desired * ENOUGH && estimate < MAX_BITRATE as f64 * ENOUGH
+    }
+
+    /// A packet of no probe leaves before anything is known of the path: which probe it is taken for.
+    pub fn train(&mut self, sent: Micros, bytes: u16) -> Option<ProbeId> {
+        if !self.is_first {
+            return None;
+        }
+        let is_new = |train: &Train| sent - train.sent >= TRAIN_GAP && train.sent_bytes < TRAIN_BYTES;
+        if self.train.as_ref().is_none_or(is_new) {
+            let bitrate = (FIRST_SCALE * START_BITRATE as f64) as u64;
+            let probe =
+                Probe { id: self.next_id(), bitrate, min_packets: MIN_PACKETS, min_bytes: TRAIN_BYTES as usize };
+            self.train = Some(Train { cluster: Cluster::new(probe, sent), sent, sent_bytes: 0 });
+        }
+        let train = self.train.as_mut().filter(|train| sent - train.sent < TRAIN_GAP)?;
+        (train.sent, train.sent_bytes) = (sent, train.sent_bytes + u64::from(bytes));
+        Some(train.cluster.probe.id)
+    }
+
+    /// What the first packets measured, bits per second: less than they were sent at is the rate of the path.
+    fn train_result(&mut self, now: Micros) -> Option<f64> {
+        let Train { cluster, .. } = self.train.take_if(|train| train.cluster.has_all())?;
+        let (result, is_through) = cluster.measure();
+        // As of other probes, nothing is believed that nobody wants.
+        let result = if is_through { result.min(self.desired * MAX_OVER_DESIRED) } else { result };
+        if is_through && result <= START_BITRATE as f64 {
+            return None;
+        }
+        self.is_first = false;
+        self.is_through = is_through;
+        if is_through {
+            self.next_probe = now;
+            return Some(result);
+        }
+        self.next_probe = now + TRAIN_PAUSE;
+        Some(result * TRAIN_UTILIZATION / UTILIZATION)
+    }
+
+    fn next_id(&mut self) -> ProbeId {
+        self.last_id = ProbeId(self.last_id.0.checked_add(1).unwrap_or(NonZeroU16::MIN));
+        self.last_id
     }
 
     /// The next probe, if it is time. `is_calm`: nothing queues up, few losses.
@@ -168,10 +244,10 @@ impl Probes {
             return None;
         }
         let scale = if std::mem::take(&mut self.is_first) { FIRST_SCALE } else { SCALE };
-        let bitrate = (estimate * scale).min(self.desired * MAX_OVER_DESIRED).min(MAX_BITRATE as f64);
-        self.last_id = ProbeId(self.last_id.0.checked_add(1).unwrap_or(NonZeroU16::MIN));
+        let bitrate = (estimate * scale).max(self.lost.take().unwrap_or(0.0));
+        let bitrate = bitrate.min(self.desired * MAX_OVER_DESIRED).min(MAX_BITRATE as f64);
         let probe = Probe {
-            id: self.last_id,
+            id: self.next_id(),
             bitrate: bitrate as u64,
             min_packets: MIN_PACKETS,
             min_bytes: (bitrate * duration(bitrate, jitter) / 8.0) as usize,
@@ -190,7 +266,8 @@ impl Probes {
     }
 
     pub fn received(&mut self, id: ProbeId, number: u64, sent: Micros, arrival: Micros, bytes: u16) {
-        if let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.probe.id == id) {
+        let clusters = [self.cluster.as_mut(), self.train.as_mut().map(|train| &mut train.cluster)];
+        if let Some(cluster) = clusters.into_iter().flatten().find(|cluster| cluster.probe.id == id) {
             cluster.received(number, sent, arrival, bytes);
         }
     }
@@ -200,11 +277,20 @@ impl Probes {
         self.cluster.as_ref().is_some_and(|cluster| cluster.packets > 0 && now - cluster.started < MEASURING)
     }
 
+    /// Whether more is wanted than the last probe found, which met no limit.
+    pub fn is_climbing(&self, estimate: f64) -> bool {
+        self.is_through && self.wants(estimate)
+    }
+
     /// What the probe measured, in bits per second, once enough of it has arrived. After each feedback.
     pub fn result(&mut self, now: Micros) -> Option<f64> {
-        let cluster = self.cluster.take_if(|cluster| cluster.is_complete())?;
-        let result = cluster.bitrate();
+        let Some(cluster) = self.cluster.take_if(|cluster| cluster.is_complete()) else {
+            return self.train_result(now);
+        };
+        self.train = None;
+        let (result, _) = cluster.measure();
         if result >= FURTHER * cluster.probe.bitrate as f64 {
+            self.is_through = true;
             self.pause = MIN_PAUSE;
             self.next_probe = now;
         } else {
@@ -214,6 +300,7 @@ impl Probes {
     }
 
     fn failed(&mut self, now: Micros) {
+        self.is_through = false;
         self.next_probe = now + self.pause;
         self.pause = ((self.pause as f64 * PAUSE_GROWTH) as Micros).min(MAX_PAUSE);
     }
@@ -270,14 +357,20 @@ impl Cluster {
             && self.bytes as f64 >= MIN_RECEIVED * self.probe.min_bytes as f64
     }
 
-    fn bitrate(&self) -> f64 {
+    /// Nothing of it need be missing.
+    fn has_all(&self) -> bool {
+        self.packets >= self.probe.min_packets && self.bytes >= self.probe.min_bytes as u64
+    }
+
+    /// Bits per second, and whether it met no bottleneck.
+    fn measure(&self) -> (f64, bool) {
         let target = self.probe.bitrate as f64;
         let span = (self.last_sent - self.first_sent) as f64 / 1e6;
         // Packets handed to the network in one go have no rate of sending: the target stands for it.
         let sent =
             if span > 0.0 { target.min((self.bytes - u64::from(self.last_bytes)) as f64 * 8.0 / span) } else { target };
         let arrived = self.arrival_rate().unwrap_or(sent);
-        if arrived < UNSATURATED * sent { UTILIZATION * arrived } else { sent.min(arrived) }
+        if arrived < UNSATURATED * sent { (UTILIZATION * arrived, false) } else { (sent.min(arrived), true) }
     }
 
     /// From the slope of a line through the arrivals: their mean distance, with little regard to jitter. `None` when they

@@ -154,7 +154,9 @@ impl Rate {
         };
         let limit = MAX_OVER_ACKNOWLEDGED * report.acknowledged + OVER_ACKNOWLEDGED;
         if self.bitrate < limit {
-            self.set((self.bitrate + growth).min(limit));
+            // What arrives without a queue is carried, whatever was thought before: a stream may be wider than any probe.
+            let carried = report.acknowledged.min(report.recently_acknowledged);
+            self.set((self.bitrate + growth).min(limit).max(carried));
         }
     }
 

@@ -133,7 +133,8 @@ proptest! {
             next: 65_400,
             sent: Vec::new(),
             last: (0, 0, Vec::new()),
-            largest_probe: 0,
+            // The first packets are taken for a probe of this rate.
+            largest_probe: 3 * START_BITRATE,
         };
         for act in acts {
             connection.act(act);

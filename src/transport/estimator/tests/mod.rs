@@ -135,27 +135,46 @@ fn lost_feedback_and_clock_drift_do_no_harm() {
     }
 }
 
+/// What flows share, and how they meet a change, hangs on moments: one seed tells nothing of the rule.
+const SEEDS: std::ops::Range<u64> = 0..12;
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
 #[test]
 fn a_longer_route_is_not_a_queue() {
     let rate = 3e6;
-    let mut path = settled(8, Link::new(rate), Source::video(PLENTY));
-    path.link.propagation += 120_000;
-    path.run(15.0);
-    let (_, lowest, _) = path.estimates(0, 10.0, 25.0);
-    let (mean, _, _) = path.estimates(0, 17.0, 25.0);
-    assert!(lowest > 0.25 * rate && mean > 0.7 * rate, "at least {lowest}, then {mean} of {rate}");
+    let run = |seed| {
+        let mut path = settled(seed, Link::new(rate), Source::video(PLENTY));
+        path.link.propagation += 120_000;
+        path.run(15.0);
+        (path.estimates(0, 10.0, 25.0).1 / rate, path.estimates(0, 17.0, 25.0).0 / rate)
+    };
+    let (lowest, then): (Vec<f64>, Vec<f64>) = SEEDS.map(run).unzip();
+    assert!(mean(&lowest) > 0.25 && least(&lowest) > 0.15, "{lowest:.2?}");
+    assert!(mean(&then) > 0.72 && least(&then) > 0.55, "{then:.2?}");
 }
 
 #[test]
 fn shares_with_another_estimator() {
     for rate in [1e6, 10e6] {
-        let mut path = settled(9, Link::new(rate), Source::video(PLENTY));
-        path.add(Source::video(PLENTY));
-        path.run(40.0);
-        let (first, second) = (path.estimates(0, 25.0, 50.0).0 / rate, path.estimates(1, 25.0, 50.0).0 / rate);
-        assert!(first > 0.2 && second > 0.2 && first + second < 1.1, "{first} + {second}");
-        let (queue_ms, _) = path.queue_ms(25.0, 50.0);
-        assert!(queue_ms < 180.0, "a queue of {queue_ms} ms");
+        let run = |seed| {
+            let mut path = settled(seed, Link::new(rate), Source::video(PLENTY));
+            path.add(Source::video(PLENTY));
+            path.run(40.0);
+            let (first, second) = (path.estimates(0, 25.0, 50.0).0 / rate, path.estimates(1, 25.0, 50.0).0 / rate);
+            assert!(first + second < 1.1, "{first} + {second}");
+            let (queue_ms, _) = path.queue_ms(25.0, 50.0);
+            assert!(queue_ms < 180.0, "a queue of {queue_ms} ms");
+            first.min(second)
+        };
+        let smaller: Vec<f64> = SEEDS.map(run).collect();
+        assert!(mean(&smaller) > 0.27 && least(&smaller) > 0.1, "{smaller:.2?}");
     }
 }
 
@@ -203,7 +222,10 @@ fn backs_off_when_nothing_is_heard() {
     assert_eq!(path.senders[0].estimator.estimate(), Some(super::MIN_BITRATE));
     path.senders[0].mute = false;
     path.run(10.0);
-    assert!(seconds_until(&path, 25.0, |estimate, _| estimate > 0.75 * rate) < 10.0);
+    // What it carried before is tried first.
+    let back = seconds_until(&path, 25.0, |estimate, _| estimate > 0.75 * rate);
+    assert!(back < 0.7, "{back} s");
+    assert_eq!(path.senders[0].estimator.silences(), 1);
 }
 
 #[test]
