@@ -183,14 +183,18 @@ fn destination(packet: proto::DataPacket) -> Destination {
     Destination::Only { identities, sids }
 }
 
-/// The packet with the true channel and sender. `None` = not protobuf.
+/// The packet with the true channel and sender. `None` = not protobuf, or several user packets in one: no client writes that,
+/// and to stamp each would make megabytes of a message, for every receiver.
 fn stamp(message: &[u8], channel: DataChannel, sender: &Sender<'_>) -> Option<Vec<u8>> {
     let mut stamped = Vec::with_capacity(message.len() + STAMP_MAX);
+    let mut stamped_user = false;
     for field in Fields(message) {
         let field = field?;
         match field.number {
             field::KIND | field::PARTICIPANT_IDENTITY | field::PARTICIPANT_SID => {}
+            field::USER if stamped_user => return None,
             field::USER => {
+                stamped_user = true;
                 let user = stamp_user(field.content?, sender)?;
                 encode_key(field::USER, WireType::LengthDelimited, &mut stamped);
                 encode_varint(user.len() as u64, &mut stamped);
@@ -286,6 +290,17 @@ mod tests {
 
     fn user(user: proto::UserPacket) -> proto::DataPacket {
         proto::DataPacket { value: Some(Value::User(user)), ..Default::default() }
+    }
+
+    #[test]
+    fn a_packet_does_not_grow_beyond_its_stamp() {
+        let identity = "i".repeat(256);
+        let sender = Sender { identity: &identity, ..ALICE };
+        let one = user(proto::UserPacket { payload: b"x".to_vec(), ..Default::default() }).encode_to_vec();
+        let packet = accept(DataChannel::Reliable, &sender, &one).expect("one is stamped");
+        assert!(packet.message.len() <= one.len() + STAMP_MAX);
+        assert_eq!(accept(DataChannel::Reliable, &sender, &one.repeat(2)), Err(Dropped::DataMalformed));
+        assert_eq!(accept(DataChannel::Reliable, &sender, &[0x12, 0].repeat(30_000)), Err(Dropped::DataMalformed));
     }
 
     #[test]
