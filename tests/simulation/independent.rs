@@ -23,9 +23,15 @@ fn sees(publisher: usize) -> impl Fn(&Guest, &World) -> bool {
 
 /// Every packet that came was authentic and could be read.
 fn check_seals(guest: &mut Guest) {
+    check_most_seals(guest, 0);
+}
+
+/// The same; so many packets may have come while webrtc-rs neither listened nor said so.
+fn check_most_seals(guest: &mut Guest, ignored: u64) {
     for line in [Some(&mut guest.publisher), guest.subscriber.as_mut()].into_iter().flatten() {
         let tally = line.tally();
-        assert_eq!(tally.all(), line.delivered, "packets opened, packets delivered");
+        let opened = line.delivered.saturating_sub(ignored)..=line.delivered;
+        assert!(opened.contains(&tally.all()), "{} of {opened:?} packets were opened", tally.all());
     }
     assert_eq!(guest.diary.unreadable, 0, "payloads arrive untouched");
 }
@@ -122,12 +128,12 @@ fn sequence_numbers_start_over_with_cm() {
 fn ice_restarts() {
     for (negotiation, suite) in [(Negotiation::Single, SUITES[0]), (Negotiation::Dual, SUITES[1])] {
         let (mut world, mut guest) = call(negotiation, suite, 63);
-        for _ in 0..3 {
+        for restarts in 1..=3 {
             let answers = guest.answers;
             guest.restart_ice(&mut world);
             guest.run(&mut world, 3 * SECOND);
             assert_eq!(guest.answers, answers + 1);
-            check_seals(&mut guest);
+            check_most_seals(&mut guest, restarts);
             let last = guest.diary.audio(0).packets.last().expect("some").at;
             assert!(world.now - last < GAP, "goes on after the restart");
         }
