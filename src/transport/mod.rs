@@ -189,7 +189,8 @@ pub enum Progress {
 }
 
 pub struct Transport {
-    rtc: Rtc,
+    /// Boxed: ten kilobytes that a packet on its way out does not touch would lie between those that it does.
+    rtc: Box<Rtc>,
     codecs: CodecTable,
     sections: Sections,
     channels: Channels,

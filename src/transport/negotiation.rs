@@ -99,7 +99,7 @@ impl Transport {
         api.set_ice_controlling(false);
         api.enable_twcc_feedback();
         Transport {
-            rtc,
+            rtc: Box::new(rtc),
             codecs,
             sections: Sections::new(new.session_id),
             channels: Channels::default(),
