@@ -235,6 +235,11 @@ impl<K: Copy + Ord> Allocator<K> {
         Some(self.last_run? + INTERVAL)
     }
 
+    /// The connection is up: what was shared out before reached nobody, and need not last.
+    pub fn begin(&mut self) {
+        self.last_run = None;
+    }
+
     /// When to run because the subscriber's wishes changed at `now`.
     pub fn run_on_demand(&self, now: Instant) -> Instant {
         self.last_run.map_or(now, |last| now.max(last + ON_DEMAND_INTERVAL))

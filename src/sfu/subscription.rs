@@ -329,7 +329,10 @@ impl Room {
     pub fn connected(&mut self, now: Now, link: Link, turn: &mut Turn) {
         let id = link.participant;
         self.became_active(now, id, link.side, turn);
-        let Some(participant) = self.participants.get(&id).filter(|p| p.downstream_side() == link.side) else { return };
+        let Some(participant) = self.participants.get_mut(&id).filter(|p| p.downstream_side() == link.side) else {
+            return;
+        };
+        participant.allocator.begin();
         let slot = participant.slot;
         let keys: Vec<TrackKey> = participant.subscribed.keys().copied().collect();
         for key in keys {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use parlour::sfu::{Negotiation, Quality, TrackSettings};
 
-use crate::client::Request;
+use crate::client::{Request, Setup};
 use crate::network::Conditions;
 use crate::room::{all_connected, all_see_all, check_streams, enter, setup, three, three_v1};
 use crate::world::World;
@@ -39,6 +39,17 @@ fn a_joiner_is_shown_the_last_picture_at_once() {
         assert!(first.stamp.key && first.stamp.part == 0, "{first:?}");
         check_streams(&world, Duration::from_millis(200));
     }
+}
+
+#[test]
+fn a_joiner_nearby_waits_for_nothing() {
+    let mut world = three_v1();
+    world.run(SECOND);
+    let conditions = Conditions { latency: Duration::from_millis(1), ..Conditions::GOOD };
+    let dave = world.join_with("dave", Setup { conditions, ..setup(Negotiation::Single, 4) });
+    world.run_until(all_connected, 2 * SECOND).expect("connects");
+    let sees = |w: &World| (0..3).all(|publisher| !w.clients[dave].diary.from(publisher, true).is_empty());
+    world.run_until(sees, Duration::from_millis(30)).expect("a picture of everybody");
 }
 
 #[test]
