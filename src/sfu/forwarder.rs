@@ -63,7 +63,7 @@ impl Forwarder {
     /// Decides about one packet; `None` = do not send it. `selection` is what is wanted now; without one the subscription
     /// is paused.
     ///
-    /// The stream changes at a keyframe of the one selected. Until then the current one goes on.
+    /// The stream changes at a keyframe of the one selected. Until then the current one goes on, or one below begins.
     pub fn forward(&mut self, selection: Option<Selection>, p: &Incoming) -> Option<Outgoing> {
         let newest = self.newest.get_mut(usize::from(p.stream))?;
         let in_order = newest.is_none_or(|newest| p.sequence > newest);
@@ -80,7 +80,12 @@ impl Forwarder {
         // A keyframe whose first packet comes after its others went by unused would leave holes that nobody can fill:
         // that one is not for us.
         let starts = in_order && p.keyframe_start && !p.empty;
-        if starts && p.stream == selection.stream && self.current_stream() != Some(selection.stream) {
+        // Better a small picture than none while the keyframe of the selected stream is awaited.
+        let suits = match self.current_stream() {
+            Some(current) => p.stream == selection.stream && current != selection.stream,
+            None => p.stream <= selection.stream,
+        };
+        if starts && suits {
             let timestamp = self.sent.clock.begin(p).unwrap_or(self.first_timestamp);
             let splice = self.splice.insert(Splice::new(p, selection, self.sent.next_sequence, timestamp));
             splice.behind = self.sent.clock.is_ahead_of(p);

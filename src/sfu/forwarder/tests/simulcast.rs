@@ -176,8 +176,9 @@ fn check_decisions(deliveries: Vec<Delivery>) -> Vec<Stretch> {
         }
         let current = stretches.last_mut().filter(|_| flowing);
         let switching = current.as_ref().map(|s| s.layer) != target;
-        if switching && Some(p.layer) == target && p.keyframe_start && in_order {
-            let out = out.expect("a keyframe of the target starts it");
+        let suits = Some(p.layer) == target || (current.is_none() && Some(p.layer) < target);
+        if switching && suits && p.keyframe_start && in_order {
+            let out = out.expect("a keyframe of the target starts it, or while nothing flows one below");
             let (layer, first) = (p.layer, p.sequence);
             let arrived = BTreeMap::from([(first, Some((out, p)))]);
             stretches.push(Stretch { layer, first, highest: first, arrived });
