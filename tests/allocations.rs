@@ -5,9 +5,6 @@
 #[path = "simulation/client.rs"]
 #[allow(dead_code, reason = "the simulation uses all of it")]
 mod client;
-#[path = "../loadtest/src/wire/keys.rs"]
-#[allow(dead_code, reason = "the load test uses all of it")]
-mod keys;
 #[path = "simulation/media.rs"]
 #[allow(dead_code, reason = "the simulation uses all of it")]
 mod media;

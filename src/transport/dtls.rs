@@ -4,6 +4,8 @@
 //!
 //! str0m takes its crypto as `&'static` objects, so an instance cannot be given its connection. It is made while the connection
 //! is: [`capture`] holds a place for the keys open meanwhile.
+//!
+//! Public for the load generator and for clients under test, which seal packets of their own making the same way.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -19,14 +21,57 @@ use zeroize::Zeroizing;
 
 use super::srtp::{DtlsRole, Profile, ReceiveKeys, SendKeys, keys_from_dtls, receive_keys_from_dtls};
 
-/// str0m's default crypto with our DTLS.
-pub(super) fn provider() -> CryptoProvider {
-    CryptoProvider { dtls_provider: &Provider, ..str0m::crypto::from_feature_flags() }
+/// Of the server. A lost flight should not cost a joiner the second that RFC 6347 §4.2.4.1 begins with for links slower than
+/// any that carries calls; these go on for half a minute.
+static SERVER: Provider = Provider::new(Flights { first_timeout: Duration::from_millis(250), retries: 6 });
+
+pub(super) fn server_crypto() -> CryptoProvider {
+    SERVER.crypto()
+}
+
+/// When a flight of the handshake that has no answer is sent again: after this, then after twice that, and so on.
+#[derive(Debug, Clone, Copy)]
+pub struct Flights {
+    pub first_timeout: Duration,
+    pub retries: usize,
+}
+
+/// DTLS for all connections of one kind.
+#[derive(Debug)]
+pub struct Provider {
+    flights: Flights,
+    /// The same for all connections: they all ask for the same MTU.
+    config: OnceLock<Arc<dimpl::Config>>,
+}
+
+impl Provider {
+    pub const fn new(flights: Flights) -> Provider {
+        Provider { flights, config: OnceLock::new() }
+    }
+
+    /// str0m's default crypto with this DTLS.
+    pub fn crypto(&'static self) -> CryptoProvider {
+        CryptoProvider { dtls_provider: self, ..str0m::crypto::from_feature_flags() }
+    }
+
+    fn config(&self, mtu: Option<usize>) -> Result<Arc<dimpl::Config>, CryptoError> {
+        if let Some(config) = self.config.get() {
+            return Ok(config.clone());
+        }
+        // ICE proves the client's address before DTLS begins, so a cookie would only cost a round trip.
+        let builder = dimpl::Config::builder()
+            .use_server_cookie(false)
+            .flight_start_rto(self.flights.first_timeout)
+            .flight_retries(self.flights.retries);
+        let builder = mtu.into_iter().fold(builder, dimpl::ConfigBuilder::mtu);
+        let made = builder.build().map_err(|error| CryptoError::Other(format!("DTLS configuration: {error}")))?;
+        Ok(self.config.get_or_init(|| Arc::new(made)).clone())
+    }
 }
 
 /// Where the SRTP keys of one connection appear once its handshake is done.
 #[derive(Clone, Default)]
-pub(super) struct KeyExport(Arc<Mutex<Option<Exported>>>);
+pub struct KeyExport(Arc<Mutex<Option<Exported>>>);
 
 struct Exported {
     profile: Profile,
@@ -73,38 +118,12 @@ thread_local! {
 }
 
 /// Runs `build`, which makes one connection, and gives the place where its keys will appear.
-pub(super) fn capture<T>(build: impl FnOnce() -> T) -> (T, KeyExport) {
+pub fn capture<T>(build: impl FnOnce() -> T) -> (T, KeyExport) {
     let export = KeyExport::default();
     CAPTURING.set(Some(export.clone()));
     let built = build();
     CAPTURING.set(None);
     (built, export)
-}
-
-#[derive(Debug)]
-struct Provider;
-
-/// A flight without an answer is sent again after this, then twice that, and so on: a lost one should not cost a joiner the
-/// second that RFC 6347 §4.2.4.1 begins with for links slower than any that carries calls.
-const FLIGHT_TIMEOUT: Duration = Duration::from_millis(250);
-/// So that it goes on for half a minute.
-const FLIGHT_RETRIES: usize = 6;
-
-/// The same for all connections: they all ask for the same MTU.
-static CONFIG: OnceLock<Arc<dimpl::Config>> = OnceLock::new();
-
-fn config(mtu: Option<usize>) -> Result<Arc<dimpl::Config>, CryptoError> {
-    if let Some(config) = CONFIG.get() {
-        return Ok(config.clone());
-    }
-    // ICE proves the client's address before DTLS begins, so a cookie would only cost a round trip.
-    let builder = dimpl::Config::builder()
-        .use_server_cookie(false)
-        .flight_start_rto(FLIGHT_TIMEOUT)
-        .flight_retries(FLIGHT_RETRIES);
-    let builder = mtu.into_iter().fold(builder, dimpl::ConfigBuilder::mtu);
-    let made = builder.build().map_err(|error| CryptoError::Other(format!("DTLS configuration: {error}")))?;
-    Ok(CONFIG.get_or_init(|| Arc::new(made)).clone())
 }
 
 impl DtlsProvider for Provider {
@@ -119,7 +138,7 @@ impl DtlsProvider for Provider {
         version: DtlsVersion,
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        let (config, certificate) = (config(mtu)?, certificate.clone());
+        let (config, certificate) = (self.config(mtu)?, certificate.clone());
         let dtls = match version {
             DtlsVersion::Dtls12 => dimpl::Dtls::new_12(config, certificate, now),
             DtlsVersion::Dtls13 => dimpl::Dtls::new_13(config, certificate, now),

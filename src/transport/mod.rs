@@ -11,7 +11,7 @@ mod channels;
 pub mod classify;
 mod codecs;
 mod description;
-mod dtls;
+pub mod dtls;
 mod egress;
 pub mod estimator;
 mod extensions;
@@ -67,7 +67,7 @@ pub struct Settings {
 impl Settings {
     /// Makes the certificate that all connections of the process present.
     pub fn new(candidates: Vec<(Protocol, SocketAddr)>) -> Self {
-        let crypto = Arc::new(dtls::provider());
+        let crypto = Arc::new(dtls::server_crypto());
         let certificate =
             crypto.dtls_provider.generate_certificate().expect("the bundled crypto provider makes certificates");
         Settings { candidates, crypto, certificate }

@@ -51,6 +51,15 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// As in IANA's registry of DTLS-SRTP profiles, without the `SRTP_`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Profile::AeadAes128Gcm => "AEAD_AES_128_GCM",
+            Profile::AeadAes256Gcm => "AEAD_AES_256_GCM",
+            Profile::AesCm128HmacSha1_80 => "AES128_CM_HMAC_SHA1_80",
+        }
+    }
+
     /// Bytes of a master key.
     pub const fn key_len(self) -> usize {
         match self {

@@ -60,8 +60,7 @@ pub fn published(sections: &[MediaSection], kind: SectionKind) -> &MediaSection 
 
 impl Arsenal {
     pub fn new(peer: &Peer, offer: &str) -> Arsenal {
-        let agreed = peer.keys.as_ref().expect("an armed client").get().expect("a handshake");
-        let (keys, _) = agreed.keys().expect("a known suite");
+        let (keys, _) = peer.keys.as_ref().expect("an armed client").take().expect("a handshake");
         Arsenal { address: peer.public, keys, streams: BTreeMap::new(), sections: sections(offer) }
     }
 

@@ -549,7 +549,7 @@ impl Client {
                     self.diary.stream_states.push((now, state.track, state.paused));
                 }
             }
-            EventKind::LineStates(lines) => self.diary.lines.extend(lines.into_iter().map(|line| (now, line))),
+            EventKind::LineStates(lines) => self.diary.lines.extend(lines.iter().map(|line| (now, line.clone()))),
             EventKind::QualityWanted { track, highest, .. } => {
                 self.diary.qualities.push((now, track.clone(), highest));
                 let published = self.tracks.iter_mut().find(|t| t.sid.as_ref() == Some(&track));

@@ -19,9 +19,6 @@ mod guest;
 mod hostile;
 mod idle;
 mod independent;
-#[path = "../../loadtest/src/wire/keys.rs"]
-#[allow(dead_code, reason = "the load test uses all of it")]
-mod keys;
 mod lifecycle;
 mod lines;
 mod loss;

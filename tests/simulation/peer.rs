@@ -1,16 +1,20 @@
 //! One peer connection of a client: a whole str0m with full ICE, between two links.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parlour::transport::Protocol;
+use parlour::transport::dtls::{self, Flights, KeyExport, Provider};
 use str0m::channel::ChannelId;
 use str0m::net::{Protocol as RtcProtocol, Receive, TcpType};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
 
-use crate::keys::{self, Slot};
 use crate::network::{Conditions, Link, Packet};
 use crate::seals::Seals;
+
+/// The DTLS of those whose keys are wanted, with libwebrtc's first wait.
+static ARMED: Provider = Provider::new(Flights { first_timeout: Duration::from_millis(50), retries: 9 });
 
 pub struct Peer {
     pub rtc: Rtc,
@@ -29,7 +33,7 @@ pub struct Peer {
     pub channels: Vec<(String, ChannelId)>,
     pub seals: Seals,
     /// The keys of its media, for one who sends packets of its own making.
-    pub keys: Option<Slot>,
+    pub keys: Option<KeyExport>,
 }
 
 impl Peer {
@@ -44,8 +48,9 @@ impl Peer {
     ) -> Peer {
         let config = config.set_rtp_mode(true);
         let (mut rtc, keys) = if armed {
-            let (rtc, slot) = keys::capturing(|| config.set_crypto_provider(keys::crypto()).build(now));
-            (rtc, Some(slot))
+            let crypto = Arc::new(ARMED.crypto());
+            let (rtc, keys) = dtls::capture(|| config.set_crypto_provider(crypto).build(now));
+            (rtc, Some(keys))
         } else {
             (config.build(now), None)
         };

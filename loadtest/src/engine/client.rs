@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::net::UdpSocket;
+use parlour::transport::dtls::{self, KeyExport};
 use parlour::transport::srtp::{ReceiveKeys, SendKeys};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
@@ -23,7 +24,7 @@ use super::{ClientId, Event, Expected, Local, Remote, Track};
 use crate::driver::offer;
 use crate::machine;
 use crate::sink::{Window, record};
-use crate::wire::keys::{self, Slot};
+use crate::wire::crypto::crypto;
 use crate::wire::{self, Kind};
 
 /// Holds half a second of fifty streams while the thread is busy with other clients.
@@ -35,7 +36,7 @@ pub(super) struct Client {
     pub(super) state: UdpSocketState,
     pub(super) address: SocketAddr,
     rtc: Rtc,
-    keys: Slot,
+    keys: KeyExport,
     /// When str0m wants to be called.
     rtc_due: Option<Instant>,
     events: mpsc::UnboundedSender<Event>,
@@ -83,7 +84,7 @@ impl Client {
 
         let now = Instant::now();
         let mut config = RtcConfig::new()
-            .set_crypto_provider(keys::crypto())
+            .set_crypto_provider(crypto())
             .set_dtls_cert(shared.certificate.clone())
             .set_rtp_mode(true)
             .clear_codecs()
@@ -92,7 +93,7 @@ impl Client {
         for (number, extension) in offer::extensions() {
             config = config.set_extension(number, extension);
         }
-        let (mut rtc, keys) = keys::capturing(|| config.build(now));
+        let (mut rtc, keys) = dtls::capture(|| config.build(now));
         let candidate = Candidate::host(address, Protocol::Udp).map_err(io::Error::other)?;
         rtc.add_local_candidate(candidate);
         let api = rtc.direct_api();
@@ -335,13 +336,10 @@ impl Client {
     }
 
     fn connected(&mut self, shared: &mut Shared, now: Instant) {
-        let Some(agreed) = self.keys.get() else {
-            return self.fail(shared, "the handshake gave no SRTP keys".into());
+        let Some((ours, theirs)) = self.keys.take() else {
+            return self.fail(shared, "the handshake gave no SRTP keys of a suite that is known here".into());
         };
-        let Some((ours, theirs)) = agreed.keys() else {
-            return self.fail(shared, format!("the SRTP suite {} is not known here", agreed.suite()));
-        };
-        let suite = agreed.suite();
+        let suite = ours.profile().name();
         (self.ours, self.theirs) = (Some(ours), Some(theirs));
         self.connected = true;
         if let Some(begun) = self.begun {

@@ -15,7 +15,7 @@ use super::client::Client;
 use super::{ClientId, Event, Expected, Local, Remote, Settings, Track};
 use crate::machine;
 use crate::sink::Window;
-use crate::wire::keys::crypto;
+use crate::wire::crypto::crypto;
 
 /// The token of the command queue. Clients are numbered from 1.
 const WAKER: Token = Token(0);

@@ -1,8 +1,11 @@
 //! What a light sink needs beyond the server's own reading and writing of RTP and RTCP ([`parlour::rtp`]) and its SRTP
-//! ([`parlour::transport::srtp`]): the keys of a connection, and the collecting of transport-wide feedback.
+//! ([`parlour::transport::srtp`]): the crypto of a connection, and the collecting of transport-wide feedback.
 
-pub mod keys;
+pub mod crypto;
 pub mod twcc;
+
+use parlour::rtp::rtcp::is_rtcp;
+use parlour::transport::classify::is_media;
 
 /// What a datagram on a WebRTC socket is (RFC 7983).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,10 +17,10 @@ pub enum Kind {
 }
 
 pub fn kind(datagram: &[u8]) -> Kind {
-    match datagram.first() {
-        Some(128..=191) if parlour::rtp::rtcp::is_rtcp(datagram) => Kind::Rtcp,
-        Some(128..=191) => Kind::Rtp,
-        _ => Kind::Other,
+    match (is_media(datagram), is_rtcp(datagram)) {
+        (false, _) => Kind::Other,
+        (true, true) => Kind::Rtcp,
+        (true, false) => Kind::Rtp,
     }
 }
 
