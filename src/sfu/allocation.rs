@@ -4,6 +4,7 @@
 //! Every subscriber that wants video has an [`Allocator`](super::allocator::Allocator) and an alarm, which rings once a
 //! second, and at once when its wishes change or its network gets worse; who wants none costs nothing.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::allocator::{self, Rank, Step, Want};
@@ -12,6 +13,7 @@ use super::dynacast;
 use super::event::{EventKind, StreamState};
 use super::info::{LayerInfo, MediaKind, ParticipantId, Quality, TrackSource};
 use super::layer_selector::Target;
+use super::participant::Participant;
 use super::room::Room;
 use super::timers::Timer;
 use super::track::Track;
@@ -49,10 +51,8 @@ impl Room {
 
     /// A connection may know more about its network than before.
     pub fn watch_estimate(&mut self, now: Now, link: Link, turn: &mut Turn) {
-        let Some(participant) = self.participants.get_mut(&link.participant) else { return };
-        let Some(transport) = participant.connection(link.side).map(|c| &c.transport) else { return };
-        let (Some(estimate), path) = (carried(transport), transport.silences()) else { return };
-        if participant.downstream_side() == link.side && participant.allocator.observe(now.instant, path, estimate) {
+        let Some(participant) = self.participants.linked(link) else { return };
+        if participant.downstream_side() == link.side && hear_estimate(participant, now.instant) {
             let timer = Timer::Allocation(link.room, link.participant);
             participant.allocation_alarm.set(now.instant, timer, &mut turn.timers);
         }
@@ -76,7 +76,9 @@ impl Room {
     fn allocate(&mut self, now: Now, id: ParticipantId, turn: &mut Turn) -> bool {
         let Some(participant) = self.participants.get_mut(&id) else { return false };
         let slot = participant.slot;
-        let (mut audio, mut microphones, mut wants, mut asked) = (0, false, Vec::new(), Vec::new());
+        let (mut audio, mut microphones, mut wants) = (0, false, Vec::new());
+        // Of each video, the whole of what was asked for, and the last step there is of it now.
+        let mut asked = BTreeMap::new();
         for key in participant.subscribed.keys() {
             let Some(track) = self.tracks.get(key) else { continue };
             let Some(down_track) = track.down_tracks.get(slot).filter(|d| d.is_open()) else { continue };
@@ -85,17 +87,14 @@ impl Room {
                 audio += if down_track.flows() { track.rates.present(now.instant) } else { 0 };
             } else if let Some((want, target)) = track.want(now.instant, down_track) {
                 let speaker = self.floor.place(track.publisher);
+                asked.insert(*key, (target, want.steps.last().copied()));
                 wants.push(Want { rank: Rank { speaker, ..want.rank }, ..want });
-                asked.push((*key, target));
             }
         }
         if microphones {
             audio = audio.max(NEXT_VOICE);
         }
-        if let Some(connection) = participant.downstream_connection() {
-            let (estimate, path) = (carried(&connection.transport), connection.transport.silences());
-            estimate.map(|estimate| participant.allocator.observe(now.instant, path, estimate));
-        }
+        hear_estimate(participant, now.instant);
         let allocation = participant.allocator.allocate(now.instant, audio, &wants);
         participant.desired = allocation.desired;
         if let Some(connection) = participant.downstream_connection() {
@@ -104,10 +103,9 @@ impl Room {
         let mut states = Vec::new();
         for (key, step) in allocation.videos {
             let Some(track) = self.tracks.get_mut(&key) else { continue };
-            let complete = |step: &Step| wants.iter().any(|w| w.key == key && w.steps.last() == Some(step));
-            let full = || asked.iter().find(|(k, _)| *k == key).map(|(_, target)| *target);
+            let Some((full, last)) = asked.get(&key) else { continue };
             // Who got all there is may have what comes besides: a layer that is not sent yet.
-            let cap = step.and_then(|step| if complete(&step) { full() } else { Some(step.target) });
+            let cap = step.map(|given| if step == *last { *full } else { given.target });
             let changed = track.change_down_track(slot, |down_track| {
                 let capped = down_track.selector.cap() != cap;
                 down_track.selector.set_cap(cap);
@@ -178,6 +176,13 @@ impl Room {
             turn.emit(id, EventKind::StreamStates(states));
         }
     }
+}
+
+/// Whether the network got so much worse, or better, that the allocator should run at once.
+fn hear_estimate(participant: &mut Participant, now: Instant) -> bool {
+    let Some(transport) = participant.sending().map(|connection| &connection.transport) else { return false };
+    let (Some(estimate), path) = (carried(transport), transport.silences()) else { return false };
+    participant.allocator.observe(now, path, estimate)
 }
 
 /// Bits per second that arrive of what the estimate lets us send. A queue that is always full neither grows nor shrinks: then

@@ -29,8 +29,9 @@ pub enum EventKind {
     SpeakersChanged(Vec<Speaker>),
     /// Videos that the receiver's network does not carry any more, or does again. Changed ones only.
     StreamStates(Vec<StreamState>),
-    /// How good the lines of the room's participants are, the receiver's own included. Changed ones only.
-    LineStates(Vec<LineState>),
+    /// How good the lines of the room's participants are, the receiver's own included. Changed ones only. The same slice
+    /// for everyone who is told.
+    LineStates(Arc<[LineState]>),
     /// The highest quality that anybody wants of the receiver's own video; `None` = nobody wants any. What is above need
     /// not be sent until another such event wants it.
     QualityWanted { track: Sid, codec: Option<Codec>, highest: Option<Quality> },

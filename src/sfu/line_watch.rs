@@ -2,6 +2,7 @@
 //! timer for a room, and one event for a participant, however many there are.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::arrivals::Arrivals;
@@ -11,6 +12,7 @@ use super::info::{ParticipantId, ParticipantState};
 use super::participant::Participant;
 use super::room::Room;
 use super::timers::{Alarm, Timer};
+use super::track::Track;
 use super::{Now, TrackKey, Turn};
 
 /// LiveKit's.
@@ -48,7 +50,7 @@ impl Room {
             if participant.permissions.hidden {
                 // Only its own client may know that it is there.
                 if told != Some(&quality) {
-                    turn.emit(id, EventKind::LineStates(vec![state]));
+                    turn.emit(id, EventKind::LineStates(Arc::new([state])));
                 }
                 continue;
             }
@@ -57,6 +59,7 @@ impl Room {
             }
             all.push(state);
         }
+        let (all, changed): (Arc<[LineState]>, Arc<[LineState]>) = (all.into(), changed.into());
         for id in self.lines.told.keys() {
             let states = if before.contains_key(id) { &changed } else { &all };
             if !states.is_empty() {
@@ -75,32 +78,30 @@ impl Room {
             if participant.state != ParticipantState::Active {
                 continue;
             }
-            let published = participant.published.clone();
             let mut line = downstream(participant);
-            let (loss, jitter) = self.upstream(&published);
+            let (loss, jitter) = upstream(&mut self.tracks, &participant.published);
             line.loss = line.loss.max(loss);
             line.jitter = jitter;
-            let heard = self.participants.get(&id).and_then(Participant::last_heard);
-            let silent = heard.is_none_or(|at| now.instant.saturating_duration_since(at) > SILENT);
+            let silent = participant.last_heard().is_none_or(|at| now.instant.saturating_duration_since(at) > SILENT);
             let quality = if silent { ConnectionQuality::Lost } else { line.quality() };
             judged.push((id, quality, if silent { 1.0 } else { line.opinion() }));
         }
         judged
     }
+}
 
-    /// Loss and jitter on the way to us.
-    fn upstream(&mut self, published: &[TrackKey]) -> (f32, Duration) {
-        let (mut expected, mut lost, mut jitter) = (0, 0, Duration::ZERO);
-        for key in published {
-            let Some(track) = self.tracks.get_mut(key) else { continue };
-            for counted in track.arrivals.iter_mut().map(Arrivals::take).filter(|counted| counted.expected > 0) {
-                expected += counted.expected;
-                lost += counted.lost;
-                jitter = jitter.max(counted.jitter);
-            }
+/// Loss and jitter on the way to us, of these tracks since they were asked last.
+fn upstream(tracks: &mut BTreeMap<TrackKey, Track>, published: &[TrackKey]) -> (f32, Duration) {
+    let (mut expected, mut lost, mut jitter) = (0, 0, Duration::ZERO);
+    for key in published {
+        let Some(track) = tracks.get_mut(key) else { continue };
+        for counted in track.arrivals.iter_mut().map(Arrivals::take).filter(|counted| counted.expected > 0) {
+            expected += counted.expected;
+            lost += counted.lost;
+            jitter = jitter.max(counted.jitter);
         }
-        (if expected == 0 { 0.0 } else { lost as f32 / expected as f32 }, jitter)
     }
+    (if expected == 0 { 0.0 } else { lost as f32 / expected as f32 }, jitter)
 }
 
 fn downstream(participant: &Participant) -> Line {

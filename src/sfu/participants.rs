@@ -61,9 +61,14 @@ impl Participants {
         self.slots.get_mut(slot.index())?.as_deref_mut()
     }
 
-    /// The connection a link leads to, if its participant is still here.
+    /// The participant a link leads to, if it is still here.
+    pub fn linked(&mut self, link: Link) -> Option<&mut Participant> {
+        self.at(link.slot).filter(|p| p.id == link.participant)
+    }
+
+    /// The same for its connection.
     pub fn connection(&mut self, link: Link) -> Option<&mut Connection> {
-        self.at(link.slot).filter(|p| p.id == link.participant)?.connection(link.side)
+        self.linked(link)?.connection(link.side)
     }
 
     /// In the order of joining.

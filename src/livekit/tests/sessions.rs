@@ -568,7 +568,7 @@ fn lines_are_rated() {
     ] {
         let state = LineState { participant: participant.clone(), quality, opinion: 3.5 };
         let to = rig.id(bob);
-        rig.rooms.events.push_back(Event { to, kind: EventKind::LineStates(vec![state.clone()]) });
+        rig.rooms.events.push_back(Event { to, kind: EventKind::LineStates([state.clone()].into()) });
         rig.settle();
         let messages = rig.messages(bob);
         let [Message::ConnectionQuality(update)] = &messages[..] else { panic!("{messages:?}") };
