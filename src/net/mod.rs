@@ -4,13 +4,18 @@
 //! own on the port they share:
 //!
 //! - [`worker`]: the thread's turns, and its new start after a panic; [`rooms`]: what it owns.
-//! - [`wire`]: its sockets ([`udp`], [`tcp`], [`send`]); [`post`]: what it hands to other workers, by the list of [`owners`].
+//! - [`wire`]: its sockets ([`udp`], [`tcp`], [`receive`], [`send`]); [`post`]: what it hands to other workers, by the list of
+//!   [`owners`].
+//! - [`relay`]: its TURN server, with the sockets of relayed addresses ([`relay_sockets`]).
 //! - [`directory`]: which worker has which room.
 
 mod addresses;
 mod directory;
 mod owners;
 mod post;
+mod receive;
+mod relay;
+mod relay_sockets;
 mod rooms;
 mod send;
 mod tcp;
@@ -36,7 +41,8 @@ use rooms::{Command, Parts};
 use wire::Wires;
 use worker::Worker;
 
-pub use addresses::candidates;
+pub use addresses::{addresses_of_this_machine, candidates};
+pub use relay::TurnOptions;
 pub use wire::Traffic;
 
 /// Commands that may wait for a worker. A full queue makes signalling wait, never media.
@@ -56,6 +62,8 @@ pub struct Options {
     pub workers: usize,
     /// Of all workers together.
     pub limits: sfu::Limits,
+    /// `None`: no relaying, only plain STUN.
+    pub turn: Option<TurnOptions>,
     /// Signs refreshed tokens.
     pub keys: crate::livekit::Keys,
     pub metrics: Arc<Metrics>,

@@ -244,9 +244,9 @@ impl Rooms {
     /// Lets the rooms do what they have to do, and sends what comes of it.
     fn drive(&mut self, now: Now, wire: &mut Wire) {
         while self.sfu.drive(now) {
-            wire.send(&mut self.sfu);
+            wire.send(now, &mut self.sfu);
         }
-        wire.send(&mut self.sfu);
+        wire.send(now, &mut self.sfu);
     }
 
     fn deliver(&mut self, now: Now, socket: SocketId, outgoing: Outgoing) {

@@ -13,7 +13,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
-use super::udp::canonical;
+use super::receive::canonical;
 use crate::sfu::WorkerId;
 use crate::transport::framing::{self, Deframer};
 use crate::transport::{Outbox, Protocol};

@@ -1,0 +1,142 @@
+//! A worker's TURN server with the sockets of its relayed addresses. [`Wire`](super::wire::Wire) gives it what came for it and
+//! carries on what it writes: to clients, to peers, and to addresses of this very process.
+//!
+//! It outlives the rooms when they panic, and only what panicked itself is made anew.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::{Registry, Token};
+
+use super::receive::Receiver;
+use super::relay_sockets::RelaySockets;
+use super::send::Sender;
+use crate::sfu::{Now, WorkerId};
+use crate::transport::{Outbox, Protocol, Route};
+use crate::turn::{self, Credentials, PeerPolicy, Quotas, Settings, Turn};
+
+/// What the TURN server needs to start.
+#[derive(Clone)]
+pub struct TurnOptions {
+    pub realm: String,
+    pub credentials: Arc<Credentials>,
+    /// Where relayed addresses are, at most one of each family; empty: the first candidates.
+    pub relay_addresses: Vec<IpAddr>,
+    pub relay_ports: RangeInclusive<u16>,
+    pub policy: Arc<PeerPolicy>,
+    pub quotas: Arc<Quotas>,
+    pub limits: turn::Limits,
+}
+
+pub(super) struct Relay {
+    turn: Turn,
+    settings: Settings,
+    sockets: RelaySockets,
+    /// Between a call and its return: found true when that call panicked.
+    at_work: bool,
+}
+
+/// What the TURN servers of all workers have in common. Without `options` they answer plain STUN and nothing else.
+pub(super) fn settings(
+    options: Option<TurnOptions>,
+    candidates: &[(Protocol, SocketAddr)],
+    workers: usize,
+) -> Settings {
+    let media: Vec<SocketAddr> = candidates.iter().filter(|(p, _)| *p == Protocol::Udp).map(|(_, a)| *a).collect();
+    let options = options.unwrap_or_else(TurnOptions::none);
+    let relays = if options.relay_addresses.is_empty() { &media.iter().map(SocketAddr::ip).collect() } else { &options.relay_addresses };
+    let first = |is_ipv4: bool| relays.iter().find(|ip| ip.is_ipv4() == is_ipv4).copied();
+}
+
+impl Relay {
+    pub fn new(worker: WorkerId, settings: Settings, sockets: RelaySockets) -> Relay {
+        let settings = Settings { worker: worker.index(), seed: rand::random(), ..settings };
+        Relay { turn: Turn::new(settings.clone()), settings, sockets, at_work: false }
+    }
+
+    /// The worker that a relayed address of this process belongs to.
+    pub fn owner(&self, address: SocketAddr) -> Option<WorkerId> {
+        self.turn.owner(address).and_then(WorkerId::new)
+    }
+
+    pub fn is_relayed(&self, address: SocketAddr) -> bool {
+        self.turn.owner(address).is_some()
+    }
+
+    /// A datagram, or a message of a stream, from a client.
+    pub fn receive(&mut self, now: Now, route: Route, message: &[u8]) {
+        self.at_work = true;
+        self.turn.receive(now, route, message, &mut self.sockets);
+        self.at_work = false;
+    }
+
+    /// A datagram to one of this worker's relayed addresses that did not come through its socket.
+    pub fn relayed(&mut self, now: Now, relay: SocketAddr, peer: SocketAddr, bytes: &[u8]) {
+        self.at_work = true;
+        self.turn.relayed(now, relay, peer, bytes);
+        self.at_work = false;
+    }
+
+    /// Reads the socket of a relayed address.
+    pub fn read(&mut self, now: Now, token: Token, receiver: &mut Receiver) {
+        self.at_work = true;
+        let turn = &mut self.turn;
+        self.sockets.receive(token, receiver, |relay, arrival| turn.relayed(now, relay, arrival.source, arrival.bytes));
+        self.at_work = false;
+    }
+
+    pub fn disconnected(&mut self, now: Now, route: Route) {
+        self.at_work = true;
+        self.turn.disconnected(now, route, &mut self.sockets);
+        self.at_work = false;
+    }
+
+    pub fn has_unread(&self) -> bool {
+        self.sockets.has_unread()
+    }
+
+    /// Adds the sockets that were left with something to read to those that are `ready`.
+    pub fn take_unread(&mut self, ready: &mut Vec<Token>) {
+        self.sockets.take_unread(ready);
+    }
+
+    // --- out -----------------------------------------------------------------------------------------------------
+
+    /// What is to be sent to clients; the caller clears it.
+    pub fn to_clients(&mut self) -> &mut Outbox {
+        self.turn.to_clients()
+    }
+
+    /// What goes from relayed addresses to others of this process; the caller clears it.
+    pub fn to_ourselves(&mut self) -> &mut Outbox {
+        self.turn.to_ourselves()
+    }
+
+    pub fn send_to_peers(&mut self, sender: &mut Sender) {
+        let outbox = self.turn.to_peers();
+        if !outbox.is_empty() {
+            self.sockets.send(outbox, sender);
+            outbox.clear();
+        }
+    }
+
+    /// After a panic of this worker: when it was the TURN server's, its allocations are lost.
+    pub fn recover(&mut self) {
+        if std::mem::take(&mut self.at_work) {
+            self.sockets.close_all();
+            self.turn = Turn::new(self.settings.clone());
+        }
+    }
+
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.turn.next_timeout()
+    }
+
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.at_work = true;
+        self.turn.handle_timeout(now, &mut self.sockets);
+        self.at_work = false;
+    }
+}
