@@ -10,11 +10,12 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use tracing::warn;
 
 use super::post::{Mail, Mailbox, Post};
-use super::tcp::Tcp;
+use super::tcp::{Tcp, TurnStream};
 use super::udp::{Received, Udp};
 use super::{Options, candidates};
 use crate::sfu::{Now, Sfu, WorkerId};
-use crate::transport::{Datagram, Protocol};
+use crate::transport::{Datagram, Protocol, Route};
+use crate::turn::framing::Stream;
 
 const UDP: Token = Token(0);
 const LISTENER: Token = Token(1);
@@ -167,7 +168,7 @@ impl Wire {
                 token,
                 now.instant,
                 |packet| post.addressee(packet),
-                |source, destination, bytes| sfu.receive(now, tcp_datagram(source, destination, bytes)),
+                |stream, route, bytes| receive_stream(now, sfu, stream, route, bytes),
             );
             if let Some((worker, stream)) = moved {
                 self.post.move_stream(worker, stream);
@@ -187,8 +188,8 @@ impl Wire {
         }
         self.mail.packets.clear();
         for stream in self.mail.streams.drain(..) {
-            self.tcp.adopt(self.poll.registry(), now.instant, stream, |source, destination, bytes| {
-                sfu.receive(now, tcp_datagram(source, destination, bytes));
+            self.tcp.adopt(self.poll.registry(), now.instant, stream, |stream, route, bytes| {
+                receive_stream(now, sfu, stream, route, bytes);
             });
         }
     }
@@ -204,7 +205,14 @@ impl Wire {
     }
 
     pub fn close_idle(&mut self, now: Now) {
-        self.tcp.close_idle(self.poll.registry(), now.instant);
+        // TURN's word on which routes hold an allocation belongs here, and what was closed goes to it.
+        self.tcp.close_idle(self.poll.registry(), now.instant, |_| false);
+        self.tcp.take_closed();
+    }
+
+    /// Takes over a TLS connection with TURN on it.
+    pub fn adopt_turn(&mut self, now: Now, stream: TurnStream) {
+        self.tcp.adopt_turn(self.poll.registry(), now.instant, stream);
     }
 
     /// The rooms are lost: so is all that led to them.
@@ -238,8 +246,16 @@ fn datagram<'a>(received: &Received<'a>) -> Datagram<'a> {
     Datagram { protocol: Protocol::Udp, source, destination: candidate, bytes }
 }
 
-fn tcp_datagram(source: SocketAddr, destination: SocketAddr, bytes: &[u8]) -> Datagram<'_> {
-    Datagram { protocol: Protocol::Tcp, source, destination, bytes }
+/// A packet of a TCP connection; `route` leads back to its sender.
+fn receive_stream(now: Now, sfu: &mut Sfu, stream: Stream, route: Route, bytes: &[u8]) {
+    match stream {
+        Stream::Ice => {
+            let Route { protocol, source: destination, destination: source } = route;
+            sfu.receive(now, Datagram { protocol, source, destination, bytes });
+        }
+        // To TURN.
+        Stream::Turn => {}
+    }
 }
 
 fn explain(key: &str, address: SocketAddr, error: io::Error) -> io::Error {

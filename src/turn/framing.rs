@@ -241,7 +241,7 @@ mod tests {
             (&b"SSH"[..], "SSH"),
             (&[0; 10][..], "zeros"),
             (&b"\x40\x00\x08"[..], "channel data, before anything is allocated"),
-            (&b"\x00\x10\x80"[..], "framed RTP"),
+            (&b"\x00\x10\x80\x60\0"[..], "framed RTP"),
         ] {
             assert_eq!(sniff(bytes), Err(FramingError::Neither), "{what}");
         }
