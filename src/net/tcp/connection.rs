@@ -135,6 +135,11 @@ impl Connection {
         self.backlog.extend(packet);
     }
 
+    #[cfg(test)]
+    pub fn is_flushed(&self) -> bool {
+        self.backlog.is_empty() && self.socket.is_flushed()
+    }
+
     /// Sends what waits, as far as the socket takes it.
     pub fn flush(&mut self) -> io::Result<()> {
         self.socket.write(&mut self.backlog)

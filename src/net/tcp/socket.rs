@@ -91,6 +91,11 @@ impl Socket {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub fn is_flushed(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| !tls.wants_write())
+    }
+
     /// The last word of TLS, so that the peer can tell the end from one that somebody cut: if the socket takes it now.
     pub fn close(mut self) {
         if let Some(tls) = &mut self.tls {
