@@ -47,3 +47,4 @@ pub mod rtp;
 pub mod serve;
 pub mod sfu;
 pub mod transport;
+pub mod turn;

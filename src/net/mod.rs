@@ -26,6 +26,7 @@ mod worker;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use livekit_protocol as proto;
@@ -43,6 +44,7 @@ use worker::Worker;
 
 pub use addresses::{addresses_of_this_machine, candidates};
 pub use relay::TurnOptions;
+pub use tcp::TurnStream;
 pub use wire::Traffic;
 
 /// Commands that may wait for a worker. A full queue makes signalling wait, never media.
@@ -74,6 +76,8 @@ pub struct Options {
 pub struct Node {
     desks: Arc<[Desk]>,
     directory: Arc<Directory>,
+    /// Whose turn it is to get the next TLS connection.
+    turns: Arc<AtomicUsize>,
 }
 
 /// Where a worker takes commands.
@@ -147,7 +151,7 @@ impl Node {
             })?;
             desks.push(Desk { commands, waker });
         }
-        Ok((Node { desks: desks.into(), directory }, end))
+        Ok((Node { desks: desks.into(), directory, turns: Arc::default() }, end))
     }
 
     fn desk(&self, pin: &Pin) -> &Desk {
@@ -189,6 +193,12 @@ impl Node {
             let _ = desk.command(Command::SignalLost { signal }).await;
         });
         Ok(SignalStream { requests, responses })
+    }
+
+    /// Gives a TLS connection with TURN on it to a worker, to one after the other.
+    pub async fn adopt(&self, stream: TurnStream) -> Result<(), NodeGone> {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        self.desks[turn % self.desks.len()].command(Command::Adopt(Box::new(stream))).await
     }
 
     /// Tells every client to come back later, and ends the workers.

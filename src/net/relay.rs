@@ -122,12 +122,19 @@ impl Relay {
         }
     }
 
-    /// After a panic of this worker: when it was the TURN server's, its allocations are lost.
-    pub fn recover(&mut self) {
-        if std::mem::take(&mut self.at_work) {
+    /// After a panic of this worker: when it was the TURN server's, its allocations are lost. Whether it was.
+    pub fn recover(&mut self) -> bool {
+        let lost = std::mem::take(&mut self.at_work);
+        if lost {
             self.sockets.close_all();
             self.turn = Turn::new(self.settings.clone());
         }
+        lost
+    }
+
+    /// Whether a client's connection is of use.
+    pub fn has_allocation(&self, route: &Route) -> bool {
+        self.turn.has_allocation(route)
     }
 
     pub fn next_timeout(&self) -> Option<Instant> {

@@ -11,6 +11,7 @@ use tracing::{Span, info};
 
 use super::JoinRefused;
 use super::directory::Directory;
+use super::tcp::TurnStream;
 use super::wire::Wire;
 use crate::livekit::{DroppedCounts, JoinRequest, Keys, Outgoing, Signalling, SocketId};
 use crate::metrics::{Metrics, WorkerMeter};
@@ -43,6 +44,8 @@ pub(super) enum Command {
     SignalLost {
         signal: Signal,
     },
+    /// A TLS connection that speaks TURN.
+    Adopt(Box<TurnStream>),
     ShutDown,
     #[cfg(debug_assertions)]
     Panic,
@@ -152,6 +155,7 @@ impl Rooms {
                 self.signalling.closed(&mut self.sfu, now, signal.socket);
             }
             Command::Request { .. } | Command::SignalLost { .. } => {}
+            Command::Adopt(stream) => wire.adopt_turn(now, *stream),
             Command::ShutDown => {
                 self.stopping = true;
                 self.sfu.shut_down(now);

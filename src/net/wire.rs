@@ -12,12 +12,13 @@ use tracing::warn;
 use super::post::{Mail, Mailbox, Post};
 use super::relay::{self, Relay};
 use super::relay_sockets::RelaySockets;
-use super::tcp::Tcp;
+use super::tcp::{Tcp, TurnStream};
 use super::udp::{Received, Udp};
 use super::{Options, candidates};
 use crate::sfu::{Now, Sfu, WorkerId};
 use crate::transport::classify::{self, classify};
 use crate::transport::{Datagram, Protocol, Route};
+use crate::turn::framing::Stream;
 
 const UDP: Token = Token(0);
 const LISTENER: Token = Token(1);
@@ -185,13 +186,13 @@ impl Wire {
     fn receive_tcp(&mut self, now: Now, sfu: &mut Sfu) {
         let mut ready = std::mem::take(&mut self.ready);
         for token in ready.drain(..) {
-            let post = &self.post;
+            let (post, relay) = (&self.post, &mut self.relay);
             let moved = self.tcp.ready(
                 self.poll.registry(),
                 token,
                 now.instant,
                 |packet| post.addressee(packet),
-                |source, destination, bytes| sfu.receive(now, tcp_datagram(source, destination, bytes)),
+                |stream, route, bytes| receive_stream(now, relay, sfu, stream, route, bytes),
             );
             if let Some((worker, stream)) = moved {
                 self.post.move_stream(worker, stream);
@@ -214,9 +215,10 @@ impl Wire {
             sfu.receive(now, datagram(&received));
         }
         self.mail.packets.clear();
+        let relay = &mut self.relay;
         for stream in self.mail.streams.drain(..) {
-            self.tcp.adopt(self.poll.registry(), now.instant, stream, |source, destination, bytes| {
-                sfu.receive(now, tcp_datagram(source, destination, bytes));
+            self.tcp.adopt(self.poll.registry(), now.instant, stream, |stream, route, bytes| {
+                receive_stream(now, relay, sfu, stream, route, bytes);
             });
         }
     }
@@ -262,6 +264,7 @@ impl Wire {
         outbox.clear();
         *relay.to_ourselves() = outbox;
         self.send_relayed();
+        self.forget_closed(now);
     }
 
     fn send_relayed(&mut self) {
@@ -284,15 +287,29 @@ impl Wire {
     }
 
     pub fn close_idle(&mut self, now: Now) {
-        self.tcp.close_idle(self.poll.registry(), now.instant);
+        let Wire { tcp, relay, poll, .. } = self;
+        tcp.close_idle(poll.registry(), now.instant, |route| relay.has_allocation(route));
+        self.forget_closed(now);
     }
 
-    /// The rooms are lost: so is all that led to them.
+    fn forget_closed(&mut self, now: Now) {
+        for route in self.tcp.take_closed() {
+            self.relay.disconnected(now, route);
+        }
+    }
+
+    /// Takes over a TLS connection with TURN on it.
+    pub fn adopt_turn(&mut self, now: Now, stream: TurnStream) {
+        self.tcp.adopt_turn(self.poll.registry(), now.instant, stream);
+    }
+
+    /// The rooms are lost: so is all that led to them. TURN's clients are, when it was TURN that panicked.
     pub fn lose_connections(&mut self) {
-        self.tcp.close_all(self.poll.registry());
+        let relay_lost = self.relay.recover();
+        self.tcp.close_all(self.poll.registry(), |stream| relay_lost || stream != Some(Stream::Turn));
+        self.tcp.take_closed();
         self.mail = Mail::default();
         self.ready.clear();
-        self.relay.recover();
         self.post.note_loss();
         self.post.dispatch();
     }
@@ -329,8 +346,15 @@ fn route_back(received: &Received<'_>) -> Route {
     Route { protocol: Protocol::Udp, source: received.candidate, destination: received.source }
 }
 
-fn tcp_datagram(source: SocketAddr, destination: SocketAddr, bytes: &[u8]) -> Datagram<'_> {
-    Datagram { protocol: Protocol::Tcp, source, destination, bytes }
+/// A packet of a TCP connection; `route` leads back to its sender.
+fn receive_stream(now: Now, relay: &mut Relay, sfu: &mut Sfu, stream: Stream, route: Route, bytes: &[u8]) {
+    match stream {
+        Stream::Ice => {
+            let Route { protocol, source: destination, destination: source } = route;
+            sfu.receive(now, Datagram { protocol, source, destination, bytes });
+        }
+        Stream::Turn => relay.receive(now, route, bytes),
+    }
 }
 
 fn explain(key: &str, address: SocketAddr, error: io::Error) -> io::Error {
