@@ -38,16 +38,35 @@ pub(super) struct Relay {
     at_work: bool,
 }
 
-/// What the TURN servers of all workers have in common. Without `options` they answer plain STUN and nothing else.
+/// What the TURN servers of all workers have in common. Without `options` they answer Binding requests and nothing else.
 pub(super) fn settings(
-    options: Option<TurnOptions>,
+    options: Option<&TurnOptions>,
     candidates: &[(Protocol, SocketAddr)],
     workers: usize,
 ) -> Settings {
+    let off = TurnOptions::off();
+    let is_on = options.is_some();
+    let options = options.unwrap_or(&off);
     let media: Vec<SocketAddr> = candidates.iter().filter(|(p, _)| *p == Protocol::Udp).map(|(_, a)| *a).collect();
-    let options = options.unwrap_or_else(TurnOptions::none);
-    let relays = if options.relay_addresses.is_empty() { &media.iter().map(SocketAddr::ip).collect() } else { &options.relay_addresses };
-    let first = |is_ipv4: bool| relays.iter().find(|ip| ip.is_ipv4() == is_ipv4).copied();
+    let found: Vec<IpAddr> = match options.relay_addresses.is_empty() {
+        true => media.iter().map(SocketAddr::ip).collect(),
+        false => options.relay_addresses.clone(),
+    };
+    let first = |is_ipv4: bool| found.iter().copied().find(|ip| is_on && ip.is_ipv4() == is_ipv4);
+    Settings {
+        realm: options.realm.clone(),
+        credentials: options.credentials.clone(),
+        nonce_key: rand::random(),
+        relays: [first(true), first(false)].into_iter().flatten().collect(),
+        ports: options.relay_ports.clone(),
+        worker: 0,
+        workers,
+        policy: options.policy.clone(),
+        quotas: options.quotas.clone(),
+        limits: options.limits,
+        media,
+        seed: 0,
+    }
 }
 
 impl Relay {
