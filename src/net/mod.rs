@@ -64,8 +64,7 @@ pub struct Options {
     pub workers: usize,
     /// Of all workers together.
     pub limits: sfu::Limits,
-    /// `None`: no relaying, only plain STUN.
-    pub turn: Option<TurnOptions>,
+    pub turn: TurnOptions,
     /// Signs refreshed tokens.
     pub keys: crate::livekit::Keys,
     pub metrics: Arc<Metrics>,

@@ -8,18 +8,23 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mio::{Registry, Token};
+use mio::Token;
 
 use super::receive::Receiver;
 use super::relay_sockets::RelaySockets;
 use super::send::Sender;
 use crate::sfu::{Now, WorkerId};
 use crate::transport::{Outbox, Protocol, Route};
-use crate::turn::{self, Credentials, PeerPolicy, Quotas, Settings, Turn};
+use crate::turn::credentials::Credentials;
+use crate::turn::peer_policy::PeerPolicy;
+use crate::turn::quotas::Quotas;
+use crate::turn::{self, Settings, Turn};
 
 /// What the TURN server needs to start.
 #[derive(Clone)]
 pub struct TurnOptions {
+    /// False: Binding requests are answered, and nothing else.
+    pub enabled: bool,
     pub realm: String,
     pub credentials: Arc<Credentials>,
     /// Where relayed addresses are, at most one of each family; empty: the first candidates.
@@ -38,21 +43,14 @@ pub(super) struct Relay {
     at_work: bool,
 }
 
-/// What the TURN servers of all workers have in common. Without `options` they answer Binding requests and nothing else.
-pub(super) fn settings(
-    options: Option<&TurnOptions>,
-    candidates: &[(Protocol, SocketAddr)],
-    workers: usize,
-) -> Settings {
-    let off = TurnOptions::off();
-    let is_on = options.is_some();
-    let options = options.unwrap_or(&off);
+/// What the TURN servers of all workers have in common.
+pub(super) fn settings(options: &TurnOptions, candidates: &[(Protocol, SocketAddr)], workers: usize) -> Settings {
     let media: Vec<SocketAddr> = candidates.iter().filter(|(p, _)| *p == Protocol::Udp).map(|(_, a)| *a).collect();
     let found: Vec<IpAddr> = match options.relay_addresses.is_empty() {
         true => media.iter().map(SocketAddr::ip).collect(),
         false => options.relay_addresses.clone(),
     };
-    let first = |is_ipv4: bool| found.iter().copied().find(|ip| is_on && ip.is_ipv4() == is_ipv4);
+    let first = |is_ipv4: bool| found.iter().copied().find(|ip| options.enabled && ip.is_ipv4() == is_ipv4);
     Settings {
         realm: options.realm.clone(),
         credentials: options.credentials.clone(),
