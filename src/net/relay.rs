@@ -13,6 +13,7 @@ use mio::Token;
 use super::receive::Receiver;
 use super::relay_sockets::RelaySockets;
 use super::send::Sender;
+use crate::metrics::Metrics;
 use crate::sfu::{Now, WorkerId};
 use crate::transport::{Outbox, Protocol, Route};
 use crate::turn::credentials::Credentials;
@@ -39,6 +40,8 @@ pub(super) struct Relay {
     turn: Turn,
     settings: Settings,
     sockets: RelaySockets,
+    /// What the metrics know already.
+    counted: turn::Counts,
     /// Between a call and its return: found true when that call panicked.
     at_work: bool,
 }
@@ -70,7 +73,7 @@ pub(super) fn settings(options: &TurnOptions, candidates: &[(Protocol, SocketAdd
 impl Relay {
     pub fn new(worker: WorkerId, settings: Settings, sockets: RelaySockets) -> Relay {
         let settings = Settings { worker: worker.index(), seed: rand::random(), ..settings };
-        Relay { turn: Turn::new(settings.clone()), settings, sockets, at_work: false }
+        Relay { turn: Turn::new(settings.clone()), settings, sockets, counted: turn::Counts::default(), at_work: false }
     }
 
     /// The worker that a relayed address of this process belongs to.
@@ -145,6 +148,7 @@ impl Relay {
         if lost {
             self.sockets.close_all();
             self.turn = Turn::new(self.settings.clone());
+            self.counted = turn::Counts { allocations: self.counted.allocations, ..turn::Counts::default() };
         }
         lost
     }
@@ -152,6 +156,13 @@ impl Relay {
     /// Whether a client's connection is of use.
     pub fn has_allocation(&self, route: &Route) -> bool {
         self.turn.has_allocation(route)
+    }
+
+    /// Brings the metrics up to date.
+    pub fn count(&mut self, metrics: &Metrics) {
+        let counts = self.turn.counts();
+        metrics.turn(&counts, &self.counted);
+        self.counted = counts;
     }
 
     pub fn next_timeout(&self) -> Option<Instant> {

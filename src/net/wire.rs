@@ -56,7 +56,7 @@ pub(super) struct Wire {
     pub udp: Udp,
     pub tcp: Tcp,
     pub post: Post,
-    relay: Relay,
+    pub relay: Relay,
     poll: Poll,
     events: Events,
     /// The UDP socket may have more to read; no event tells of it again.

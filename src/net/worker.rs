@@ -126,6 +126,7 @@ impl Worker {
         self.next_housekeeping = now.instant + HOUSEKEEPING;
         self.wire.close_idle(now);
         self.rooms.count();
+        self.wire.relay.count(&self.parts.metrics);
         let traffic = self.wire.traffic();
         self.parts.metrics.traffic(&traffic, &self.counted);
         self.counted = traffic;

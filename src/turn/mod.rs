@@ -53,7 +53,7 @@ use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH, SE
 use allocation::{Family, Way};
 use allocations::Allocations;
 pub use answer::Refusal;
-pub use counts::{Counts, Dropped};
+pub use counts::{Counts, Dropped, Relayed};
 use credentials::Credentials;
 use nonce::Nonces;
 use peer_policy::PeerPolicy;
