@@ -27,10 +27,12 @@ use livekit_protocol as proto;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::livekit::{JoinRequest, Outgoing};
+use crate::livekit::ice_servers::turn_urls;
+use crate::livekit::{IceServers, JoinRequest, Outgoing};
 use crate::metrics::Metrics;
 use crate::sfu::{self, WorkerId};
 use crate::transport::Settings;
+use crate::turn::credentials::Credentials;
 use directory::{Directory, Pin};
 use rooms::{Command, Parts};
 use wire::Wires;
@@ -56,9 +58,19 @@ pub struct Options {
     pub workers: usize,
     /// Of all workers together.
     pub limits: sfu::Limits,
+    /// What clients are told of our TURN server; `None`: nothing.
+    pub turn_access: Option<TurnAccess>,
     /// Signs refreshed tokens.
     pub keys: crate::livekit::Keys,
     pub metrics: Arc<Metrics>,
+}
+
+/// How clients get at our TURN server, besides by the media ports.
+#[derive(Debug, Clone)]
+pub struct TurnAccess {
+    pub credentials: Arc<Credentials>,
+    /// Host and port of the TLS listener, as clients see it.
+    pub tls: Option<(String, u16)>,
 }
 
 /// A cloneable handle to the media workers.
@@ -66,6 +78,7 @@ pub struct Options {
 pub struct Node {
     desks: Arc<[Desk]>,
     directory: Arc<Directory>,
+    ice_servers: Option<IceServers>,
 }
 
 /// Where a worker takes commands.
@@ -118,7 +131,12 @@ impl Node {
     pub fn start(options: Options) -> io::Result<(Node, oneshot::Receiver<()>)> {
         let Wires { wires, wakers, candidates } = Wires::open(&options)?;
         let directory = Arc::new(Directory::new(wires.len(), options.limits));
+        let ice_servers = options.turn_access.and_then(|access| {
+            let tls = access.tls.as_ref().map(|(host, port)| (host.as_str(), *port));
+            IceServers::new(turn_urls(&candidates, tls), access.credentials)
+        });
         let parts = Parts {
+            ice_servers: ice_servers.clone(),
             settings: Settings::new(candidates),
             limits: options.limits,
             keys: options.keys,
@@ -139,11 +157,16 @@ impl Node {
             })?;
             desks.push(Desk { commands, waker });
         }
-        Ok((Node { desks: desks.into(), directory }, end))
+        Ok((Node { desks: desks.into(), directory, ice_servers }, end))
     }
 
     fn desk(&self, pin: &Pin) -> &Desk {
         &self.desks[pin.worker.index()]
+    }
+
+    /// Our TURN server, as clients are told of it.
+    pub fn ice_servers(&self) -> Option<&IceServers> {
+        self.ice_servers.as_ref()
     }
 
     /// Makes a room, or gives the one that exists. `None` when the node holds as many as it may.
