@@ -33,7 +33,7 @@ use livekit_protocol as proto;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::livekit::{JoinRequest, Outgoing};
+use crate::livekit::{IceServers, JoinRequest, Outgoing};
 use crate::metrics::Metrics;
 use crate::sfu::{self, WorkerId};
 use crate::transport::Settings;
@@ -75,6 +75,7 @@ pub struct Options {
 pub struct Node {
     desks: Arc<[Desk]>,
     directory: Arc<Directory>,
+    ice_servers: Option<IceServers>,
     /// Whose turn it is to get the next TLS connection.
     turns: Arc<AtomicUsize>,
 }
@@ -129,7 +130,9 @@ impl Node {
     pub fn start(options: Options) -> io::Result<(Node, oneshot::Receiver<()>)> {
         let Wires { wires, wakers, candidates } = Wires::open(&options)?;
         let directory = Arc::new(Directory::new(wires.len(), options.limits));
+        let ice_servers = options.turn.ice_servers(&candidates);
         let parts = Parts {
+            ice_servers: ice_servers.clone(),
             settings: Settings::new(candidates),
             limits: options.limits,
             keys: options.keys,
@@ -150,11 +153,16 @@ impl Node {
             })?;
             desks.push(Desk { commands, waker });
         }
-        Ok((Node { desks: desks.into(), directory, turns: Arc::default() }, end))
+        Ok((Node { desks: desks.into(), directory, ice_servers, turns: Arc::default() }, end))
     }
 
     fn desk(&self, pin: &Pin) -> &Desk {
         &self.desks[pin.worker.index()]
+    }
+
+    /// Our TURN server, as clients are told of it.
+    pub fn ice_servers(&self) -> Option<&IceServers> {
+        self.ice_servers.as_ref()
     }
 
     /// Makes a room, or gives the one that exists. `None` when the node holds as many as it may.

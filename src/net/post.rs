@@ -359,6 +359,6 @@ mod tests {
     #[test]
     fn one_worker_alone_asks_nobody() {
         let (posts, _polls) = posts(1);
-        assert_eq!(posts[0].elsewhere(&from(1, &[]).source, &check("Cabcdefghijklmno")), None);
+        assert_eq!(posts[0].elsewhere(&from(1, &[]).source, classify(&check("Cabcdefghijklmno"))), None);
     }
 }

@@ -13,6 +13,8 @@ use mio::Token;
 use super::receive::Receiver;
 use super::relay_sockets::RelaySockets;
 use super::send::Sender;
+use crate::livekit::IceServers;
+use crate::livekit::ice_servers::turn_urls;
 use crate::metrics::Metrics;
 use crate::sfu::{Now, WorkerId};
 use crate::transport::{Outbox, Protocol, Route};
@@ -34,6 +36,17 @@ pub struct TurnOptions {
     pub policy: Arc<PeerPolicy>,
     pub quotas: Arc<Quotas>,
     pub limits: turn::Limits,
+    /// Host and port of the TLS listener, as clients see it.
+    pub tls: Option<(String, u16)>,
+}
+
+impl TurnOptions {
+    /// What clients are told; `None`: nothing.
+    pub(super) fn ice_servers(&self, candidates: &[(Protocol, SocketAddr)]) -> Option<IceServers> {
+        let tls = self.tls.as_ref().map(|(host, port)| (host.as_str(), *port));
+        let servers = IceServers::new(turn_urls(candidates, tls), self.credentials.clone());
+        servers.filter(|_| self.enabled)
+    }
 }
 
 pub(super) struct Relay {
@@ -148,7 +161,10 @@ impl Relay {
         if lost {
             self.sockets.close_all();
             self.turn = Turn::new(self.settings.clone());
-            self.counted = turn::Counts { allocations: self.counted.allocations, ..turn::Counts::default() };
+            // The new one counts from zero; those that the metrics know as living are gone.
+            let allocations = self.counted.allocations;
+            self.counted = turn::Counts::default();
+            self.counted.allocations = allocations;
         }
         lost
     }

@@ -59,12 +59,7 @@ impl RelaySockets {
     }
 
     /// Reads what there is, within bounds; gives each datagram with the relayed address it came to.
-    pub fn receive(
-        &mut self,
-        token: Token,
-        receiver: &mut Receiver,
-        mut each: impl FnMut(SocketAddr, Arrival<'_>),
-    ) {
+    pub fn receive(&mut self, token: Token, receiver: &mut Receiver, mut each: impl FnMut(SocketAddr, Arrival<'_>)) {
         let Some(RelaySocket { socket, state, relay }) = self.sockets.get(&token) else { return };
         for _ in 0..MAX_BATCHES {
             let more = receiver.receive(UdpSockRef::from(socket), state, |arrival| each(*relay, arrival));
