@@ -26,6 +26,7 @@ mod channel;
 mod counts;
 pub mod credentials;
 mod expiry;
+pub mod framing;
 mod nonce;
 pub mod peer_policy;
 mod permission;
@@ -54,7 +55,7 @@ use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH, SE
 use allocation::{Family, Way};
 use allocations::Allocations;
 pub use answer::Refusal;
-pub use counts::{Counts, Dropped};
+pub use counts::{Counts, Dropped, Relayed};
 use credentials::Credentials;
 use nonce::Nonces;
 use peer_policy::PeerPolicy;
@@ -259,6 +260,11 @@ impl Turn {
         if let Some(id) = self.allocations.by_route(route) {
             self.allocations.remove(id, ports);
         }
+    }
+
+    /// Whether a client has an allocation: its connection is of use then.
+    pub fn has_allocation(&self, route: &Route) -> bool {
+        self.allocations.by_route(*route).is_some()
     }
 
     /// When [`Turn::handle_timeout`] has something to do, in whole seconds: never more than one of them a second.
