@@ -49,7 +49,7 @@ pub fn classify(packet: &[u8]) -> Datagram<'_> {
     match packet {
         [0..=3, ..] => stun(packet),
         [20..=63, ..] if packet.len() >= DTLS_RECORD_HEADER_BYTES => Datagram::Dtls,
-        [0x40..=0x4f, ..] if packet.len() >= CHANNEL_HEADER_BYTES => Datagram::Turn,
+        [0x40..=0x7f, ..] if packet.len() >= CHANNEL_HEADER_BYTES => Datagram::Turn,
         [128..=191, ..] if packet.len() > MAX_RTP_BYTES => Datagram::Oversized,
         [128..=191, ..] if packet.len() >= RTCP_HEADER_BYTES => Datagram::Rtp,
         _ => Datagram::Unknown,
@@ -187,6 +187,7 @@ mod tests {
             (stun(0x0003, &[(6, b"1700000000:alice")]), "Allocate"),
             (stun(0x0016, &[]), "a Send indication"),
             (vec![0x4f, 0xff, 0, 0], "ChannelData"),
+            (vec![0x7f, 0xff, 0, 0], "on a channel as they were numbered first (RFC 5766 §11)"),
         ] {
             assert_eq!(classify(&message), Datagram::Turn, "{what}");
         }
@@ -217,7 +218,7 @@ mod tests {
             let packet = [&[first, 0][..], &[0; 62]].concat();
             let expected = match first {
                 20..=63 => Datagram::Dtls,
-                64..=79 => Datagram::Turn,
+                64..=127 => Datagram::Turn,
                 128..=191 => Datagram::Rtp,
                 _ => Datagram::Unknown,
             };

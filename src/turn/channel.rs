@@ -13,8 +13,9 @@ use super::authentication::Account;
 use super::request::Request;
 use super::{Ports, Route, Turn};
 
-/// RFC 8656 §12. Numbers above are no longer channels, so that DTLS, media and TURN can share a port.
-const CHANNELS: RangeInclusive<u16> = 0x4000..=0x4fff;
+/// RFC 8656 §12 ends at 0x4fff, RFC 5766 §11 here: clients that know only the older one choose from all of them, and no
+/// packet of DTLS or media begins like these.
+const CHANNELS: RangeInclusive<u16> = 0x4000..=0x7fff;
 
 impl Turn {
     pub(super) fn channel_bind<'a>(

@@ -110,8 +110,8 @@ fn message_len(stream: &[u8]) -> Result<Option<usize>, FramingError> {
     let header = match stream {
         [] => return Ok(None),
         [first, ..] if is_stun(*first) => STUN_HEADER_BYTES,
-        // Channel numbers are 0x4000 to 0x4fff (RFC 8656 §12).
-        [0x40..=0x4f, ..] => CHANNEL_HEADER_BYTES,
+        // Channel numbers, see `channel`.
+        [0x40..=0x7f, ..] => CHANNEL_HEADER_BYTES,
         _ => return Err(FramingError::Neither),
     };
     let Some(len) = stream.get(2..4) else { return Ok(None) };
@@ -178,11 +178,11 @@ mod tests {
         let mut foreign = stun(1, 1);
         foreign[7] ^= 1;
         for (bytes, what) in [
-            (&b"POST"[..], "HTTP"),
+            (&b"\x8fOST"[..], "nothing known"),
             (&[0x16, 3, 1], "TLS"),
             (&[4], "reserved"),
             (&[0x3f], "reserved"),
-            (&[0x50], "reserved channels"),
+            (&[0x80], "media"),
             (&[0x80, 0x60], "RTP"),
             (&foreign[..8], "another cookie"),
             (&skewed[..8], "a length that is no multiple of four"),
@@ -253,7 +253,7 @@ mod tests {
             messages in prop::collection::vec(
                 prop_oneof![
                     (0u16..0x400, 0u16..60).prop_map(|(kind, words)| stun(kind, words)),
-                    (0x4000u16..0x5000, prop::collection::vec(any::<u8>(), 0..300))
+                    (0x4000u16..0x8000, prop::collection::vec(any::<u8>(), 0..300))
                         .prop_map(|(number, data)| channel(number, &data)),
                 ],
                 0..20,

@@ -161,7 +161,7 @@ impl Turn {
     /// the client's.
     pub fn receive(&mut self, now: Now, route: Route, message: &[u8], ports: &mut impl Ports) {
         match message {
-            [0x40..=0x4f, ..] => self.channel_data(now.instant, route, message),
+            [0x40..=0x7f, ..] => self.channel_data(now.instant, route, message),
             [0..=3, ..] => self.stun(now, route, message, ports),
             _ => self.counts.drop(Dropped::Malformed),
         }

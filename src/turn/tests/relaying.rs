@@ -63,7 +63,7 @@ fn channel_data_must_be_as_long_as_it_says() {
     let mut alice = Client::new(&world, 1, "alice");
     world.allocate(&mut alice);
     world.bind(&mut alice, 0x4000, peer(1));
-    for message in [&[0x40, 0][..], &[0x40, 0, 0, 2, 1], &[0x40, 0, 0, 1, 1, 0, 0, 0, 0], &[0x50, 0, 0, 1, 1]] {
+    for message in [&[0x40, 0][..], &[0x40, 0, 0, 2, 1], &[0x40, 0, 0, 1, 1, 0, 0, 0, 0], &[0x80, 0, 0, 1, 1]] {
         assert!(world.receive(&alice, message).is_empty());
     }
     world.send_on(&alice, 0x4001, b"not bound");

@@ -218,7 +218,7 @@ fn channels_that_are_refused() {
     let closed_port = SocketAddr::new(peer(1).ip(), 53);
     let rows = [
         (0x3fff, peer(2), 400),
-        (0x5000, peer(2), 400),
+        (0x8000, peer(2), 400),
         (0xffff, peer(2), 400),
         (0x4000, peer(2), 400),
         (0x4001, peer(1), 400),
