@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use stun_types::attribute::{ErrorCode, XorMappedAddress};
+use stun_types::attribute::XorMappedAddress;
 use stun_types::message::MessageClass;
 use stun_types::prelude::*;
 use turn_types::AddressFamily;
@@ -194,9 +194,9 @@ impl Turn {
         let relayed = allocation.relays.map(|relay| relay.map(|r| XorRelayedAddress::new(r.address, transaction)));
         let token = origin.token.map(ReservationToken::new);
         let missing = allocation.relays.iter().position(Option::is_none);
-        let second_family = origin.second_family_error.zip(missing).and_then(|(code, missing)| {
+        let second_family = origin.second_family_error.zip(missing).map(|(code, missing)| {
             let family = if missing == Family::V4.index() { AddressFamily::IPV4 } else { AddressFamily::IPV6 };
-            ErrorCode::new(code, "").ok().map(|error| AddressErrorCode::new(family, error))
+            AddressErrorCode::new(family, answer::error_code(code))
         });
         let mut attributes: Vec<&dyn AttributeWrite> = Vec::new();
         attributes.extend(relayed.iter().flatten().map(|relayed| relayed as &dyn AttributeWrite));

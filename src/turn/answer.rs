@@ -75,11 +75,9 @@ pub(super) fn write(
     }
 }
 
-/// ERROR-CODE without a reason.
-pub(super) fn error_code(refusal: Refusal) -> RawAttribute<'static> {
-    let code = refusal.code();
-    let value = [0, 0, (code / 100) as u8, (code % 100) as u8];
-    RawAttribute::new_owned(ErrorCode::TYPE, Box::new(value))
+/// ERROR-CODE without a reason; takes no memory.
+pub(super) fn error_code(code: u16) -> ErrorCode {
+    ErrorCode::new(code, "").expect("our refusals are all between 300 and 699")
 }
 
 /// REALM and NONCE.

@@ -194,7 +194,7 @@ impl Turn {
         if !unknown.types().is_empty() {
             self.counts.refuse(Refusal::UnknownAttribute);
             let unknown = answer::unknown_attributes(unknown.types());
-            let error = answer::error_code(Refusal::UnknownAttribute);
+            let error = answer::error_code(Refusal::UnknownAttribute.code());
             answer::write(&mut self.to_clients, route, request, MessageClass::Error, None, &[&error, &unknown]);
             return;
         }
@@ -239,7 +239,7 @@ impl Turn {
             return;
         }
         self.counts.refuse(refusal);
-        let error = answer::error_code(refusal);
+        let error = answer::error_code(refusal.code());
         match refusal {
             Refusal::Unauthenticated | Refusal::StaleNonce => {
                 let nonce = self.nonces.issue(now.unix_ms, client);
