@@ -258,7 +258,7 @@ pub fn classify(data: &[u8]) {
         Datagram::Dtls => assert!(first.is_some_and(|first| (20..64).contains(&first))),
         Datagram::Rtp => assert!(first.is_some_and(|first| first >> 6 == 2) && data.len() <= classify::MAX_RTP_BYTES),
         Datagram::Oversized => assert!(data.len() > classify::MAX_RTP_BYTES),
-        Datagram::TurnChannel { number } => assert!((0x4000..=0x4fff).contains(&number)),
+        Datagram::Turn => assert!(first.is_some_and(|first| first < 4 || first >> 4 == 4)),
         Datagram::Unknown => {}
     }
 }

@@ -16,7 +16,7 @@ use mio::{Registry, Token};
 use rustls::ServerConnection;
 use socket2::{Domain, Protocol as SocketProtocol, Socket as RawSocket, Type};
 
-use super::udp::canonical;
+use super::receive::canonical;
 use crate::sfu::WorkerId;
 use crate::transport::{Outbox, Protocol, Route};
 use crate::turn::framing::Stream;
@@ -241,8 +241,10 @@ impl Tcp {
         }
     }
 
-    pub fn close_all(&mut self, registry: &Registry) {
-        let tokens: Vec<Token> = self.connections.keys().copied().collect();
+    /// `which`: by what they carry, as far as that is known.
+    pub fn close_all(&mut self, registry: &Registry, which: impl Fn(Option<Stream>) -> bool) {
+        let chosen = self.connections.iter().filter(|(_, connection)| which(connection.stream()));
+        let tokens: Vec<Token> = chosen.map(|(token, _)| *token).collect();
         for token in tokens {
             self.close(registry, token);
         }

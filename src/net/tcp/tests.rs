@@ -269,7 +269,7 @@ fn messages_go_through_tls_however_they_are_cut_into_records() {
     side.send(route, &[b"abcd", b"efgh"]);
     assert_eq!(read_exactly(&mut client, 8), b"abcdefgh");
     // The end is one that the client can trust.
-    side.tcp.close_all(side.poll.registry());
+    side.tcp.close_all(side.poll.registry(), |_| true);
     assert_eq!(client.read(&mut [0; 9]).unwrap(), 0, "close_notify");
     assert_eq!(side.tcp.take_closed(), [route]);
 }
@@ -305,7 +305,7 @@ fn a_slow_reader_gets_whole_messages_of_what_fits_and_nothing_more() {
     side.until("all sent", |side| side.tcp.connections[&token].is_flushed());
     side.send(route, &[&message(7777)]);
     side.until("the last sent", |side| side.tcp.connections[&token].is_flushed());
-    side.tcp.close_all(side.poll.registry());
+    side.tcp.close_all(side.poll.registry(), |_| true);
     let (bytes, error) = reader.join().unwrap();
     assert!(error.is_none(), "{error:?}");
     let got: Vec<&[u8]> = bytes.chunks(message(0).len()).collect();
