@@ -31,6 +31,7 @@
 //! - [`sfu`]: rooms, participants, tracks, forwarding. Pure.
 //! - [`transport`]: one peer connection: SDP, ICE, DTLS, RTP, data channels. Pure.
 //! - [`rtp`]: RTP and RTCP packets, codec payload descriptors. Pure.
+//! - [`turn`]: STUN and TURN for clients behind strict NATs: allocations, permissions, channels, peer policy, quotas. Pure.
 //! - [`metrics`]: what is counted.
 //! - [`serve`]: starts and ends all of it.
 //!

@@ -1,6 +1,7 @@
 //! The server from start to end: puts the parts together, says what to do next, waits for a signal. Called by `main`.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -12,9 +13,12 @@ use crate::http::{self, App};
 use crate::livekit::Keys;
 use crate::livekit::ice_servers::turn_urls;
 use crate::metrics::Metrics;
-use crate::net::{self, Node, TurnAccess};
+use crate::net::{self, Node, TurnOptions};
 use crate::sfu;
+use crate::turn;
 use crate::turn::credentials::Credentials;
+use crate::turn::peer_policy::{PeerPolicy, PeerRules};
+use crate::turn::quotas::Quotas;
 
 /// Runs until a signal; the error is a sentence for the operator.
 pub async fn run(config: Config) -> Result<(), String> {
@@ -33,7 +37,7 @@ pub async fn run(config: Config) -> Result<(), String> {
             // A room costs little while it is empty, and ends by itself.
             max_rooms: config.limits.participants as usize,
         },
-        turn_access: turn_access(&config, &keys),
+        turn: turn_options(&config, &keys)?,
         keys: keys.clone(),
         metrics: metrics.clone(),
     })
@@ -69,19 +73,40 @@ pub async fn run(config: Config) -> Result<(), String> {
     if workers_failed { Err("the media workers ended by themselves; the log says why".into()) } else { Ok(()) }
 }
 
-/// The credentials of our TURN server and its way in over TLS, `None` when it is off.
+/// The TURN server as configured.
 ///
-/// We issue with a secret of our own, so that participants get in without the homeserver's; it comes from the API keys and
-/// so outlives a restart.
-pub fn turn_access(config: &Config, keys: &Keys) -> Option<TurnAccess> {
+/// We issue credentials with a secret of our own, so that participants get in without the homeserver's; it comes from the
+/// API keys and so outlives a restart.
+pub fn turn_options(config: &Config, keys: &Keys) -> Result<TurnOptions, String> {
     let turn = &config.turn;
     let mut secrets = vec![keys.derive("turn credentials").into_bytes()];
     let homeservers = [&turn.shared_secret, &turn.previous_shared_secret].into_iter().flatten();
     secrets.extend(homeservers.map(|secret| secret.expose().as_bytes().to_vec()));
-    turn.enabled.then(|| TurnAccess {
+    let policy = PeerPolicy::new(peer_rules(config)).map_err(|bad| format!("turn: {bad}"))?;
+    Ok(TurnOptions {
+        enabled: turn.enabled,
+        realm: turn.realm.clone(),
         credentials: Arc::new(Credentials::new(secrets)),
+        relay_addresses: turn.relay_addresses.clone(),
+        relay_ports: turn.relay_ports.clone(),
+        policy: Arc::new(policy),
+        quotas: Quotas::new(turn.quota_limits()),
+        limits: turn::Limits { bytes_per_second: turn.allocation_bytes_per_second(), ..turn::Limits::default() },
         tls: config.tls.as_ref().map(|tls| (tls.host.clone(), tls.advertised_port)),
     })
+}
+
+/// Besides the operator's rules: nobody reaches this machine or what we depend on through us.
+fn peer_rules(config: &Config) -> PeerRules {
+    let media = &config.media;
+    let candidates = net::candidates(&media.public_addresses, media.udp, media.tcp);
+    let told = candidates.iter().map(|(_, address)| address.ip()).chain(config.turn.relay_addresses.iter().copied());
+    let homeserver = config.homeserver.socket_addrs(|| None).unwrap_or_default();
+    PeerRules {
+        ourselves: net::addresses_of_this_machine().into_iter().chain(told).collect(),
+        back_ends: homeserver.iter().map(SocketAddr::ip).collect(),
+        ..config.turn.peer_rules()
+    }
 }
 
 struct Signals {
@@ -254,9 +279,8 @@ mod tests {
         let derived = |secret, purpose| keys(secret).derive(purpose);
         assert_eq!(derived("a", "x"), derived("a", "x"));
         assert!(derived("a", "x") != derived("b", "x") && derived("a", "x") != derived("a", "y"));
-        let issued = |config: &Config| turn_access(config, &keys("a")).map(|access| access.credentials.issue("u", 1).1);
+        let issued = |config: &Config| turn_options(config, &keys("a")).unwrap().credentials.issue("u", 1).1;
         let with_secret = config("[turn]\nshared_secret = \"0123456789abcdef0123456789abcdef\"\n");
         assert_eq!(issued(&config("")), issued(&with_secret), "issuing does not depend on the homeserver's");
-        assert_eq!(issued(&config("[turn]\nenabled = false\n")), None);
     }
 }

@@ -99,6 +99,11 @@ fn framing() {
 }
 
 #[test]
+fn turn_framing() {
+    replay("turn_framing", fuzz::turn_framing);
+}
+
+#[test]
 fn signal_request() {
     replay("signal_request", fuzz::signal_request);
 }
@@ -242,6 +247,12 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
 
     add("framing", "three", &[&[3][..], b"\0\x03abc\0\0\0\x01d\0\x05efg"].concat());
     add("framing", "too-long", &[1, 0xff, 0xff, 0]);
+
+    let turn = [&binding_request()[..], b"\x40\x01\0\x05hello\0\0\0", &binding_request(), b"\x4f\xff\0\0"].concat();
+    add("turn_framing", "messages", &[&[7][..], &turn].concat());
+    add("turn_framing", "too-long", &[1, 0x40, 0, 0x40, 0]);
+    let length = (binding_request().len() as u16).to_be_bytes();
+    add("turn_framing", "ice", &[&[9][..], &length, &binding_request()].concat());
 
     // A hundred packets of 1200 bytes, feedback on all or on some of them, at times that fit or do not.
     let send = [0, 0, 100, 0x10, 0, 0x04, 0xb0, 0];

@@ -1,6 +1,7 @@
 //! Everything that speaks HTTP: the token service, discovery documents, the signalling WebSocket, health and metrics.
 //!
-//! [`serve`] accepts connections and hands requests to the router below. Each route also exists under the prefixes that
+//! [`serve`] and [`serve_tls`] accept connections and hand requests to the router below; TURN that comes to the second goes
+//! to `net`. Each route also exists under the prefixes that
 //! deployments use (`/livekit/jwt`, `/livekit/sfu`, the path of `public_url`); see [`prefix`].
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::net::Node;
 use rate_limit::RateLimit;
 
+mod certificates;
 mod client_address;
 mod cors;
 mod discovery;
@@ -29,16 +31,19 @@ mod error;
 mod health;
 mod join_request;
 mod prefix;
+mod proxy_protocol;
 mod rate_limit;
 mod request_id;
 mod server;
 mod signal;
 mod socket;
+mod tls;
 mod token;
 mod turn;
 
 pub use discovery::well_known_document;
-pub use server::serve;
+pub use server::{serve, serve_tls};
+pub use tls::Tls;
 
 /// What every request may need.
 pub struct App {

@@ -4,13 +4,18 @@
 //! own on the port they share:
 //!
 //! - [`worker`]: the thread's turns, and its new start after a panic; [`rooms`]: what it owns.
-//! - [`wire`]: its sockets ([`udp`], [`tcp`], [`send`]); [`post`]: what it hands to other workers, by the list of [`owners`].
+//! - [`wire`]: its sockets ([`udp`], [`tcp`], [`receive`], [`send`]); [`post`]: what it hands to other workers, by the list of
+//!   [`owners`].
+//! - [`relay`]: its TURN server, with the sockets of relayed addresses ([`relay_sockets`]).
 //! - [`directory`]: which worker has which room.
 
 mod addresses;
 mod directory;
 mod owners;
 mod post;
+mod receive;
+mod relay;
+mod relay_sockets;
 mod rooms;
 mod send;
 mod tcp;
@@ -21,24 +26,25 @@ mod worker;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use livekit_protocol as proto;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::livekit::ice_servers::turn_urls;
 use crate::livekit::{IceServers, JoinRequest, Outgoing};
 use crate::metrics::Metrics;
 use crate::sfu::{self, WorkerId};
 use crate::transport::Settings;
-use crate::turn::credentials::Credentials;
 use directory::{Directory, Pin};
 use rooms::{Command, Parts};
 use wire::Wires;
 use worker::Worker;
 
-pub use addresses::candidates;
+pub use addresses::{addresses_of_this_machine, candidates};
+pub use relay::TurnOptions;
+pub use tcp::TurnStream;
 pub use wire::Traffic;
 
 /// Commands that may wait for a worker. A full queue makes signalling wait, never media.
@@ -58,19 +64,10 @@ pub struct Options {
     pub workers: usize,
     /// Of all workers together.
     pub limits: sfu::Limits,
-    /// What clients are told of our TURN server; `None`: nothing.
-    pub turn_access: Option<TurnAccess>,
+    pub turn: TurnOptions,
     /// Signs refreshed tokens.
     pub keys: crate::livekit::Keys,
     pub metrics: Arc<Metrics>,
-}
-
-/// How clients get at our TURN server, besides by the media ports.
-#[derive(Debug, Clone)]
-pub struct TurnAccess {
-    pub credentials: Arc<Credentials>,
-    /// Host and port of the TLS listener, as clients see it.
-    pub tls: Option<(String, u16)>,
 }
 
 /// A cloneable handle to the media workers.
@@ -79,6 +76,8 @@ pub struct Node {
     desks: Arc<[Desk]>,
     directory: Arc<Directory>,
     ice_servers: Option<IceServers>,
+    /// Whose turn it is to get the next TLS connection.
+    turns: Arc<AtomicUsize>,
 }
 
 /// Where a worker takes commands.
@@ -131,10 +130,7 @@ impl Node {
     pub fn start(options: Options) -> io::Result<(Node, oneshot::Receiver<()>)> {
         let Wires { wires, wakers, candidates } = Wires::open(&options)?;
         let directory = Arc::new(Directory::new(wires.len(), options.limits));
-        let ice_servers = options.turn_access.and_then(|access| {
-            let tls = access.tls.as_ref().map(|(host, port)| (host.as_str(), *port));
-            IceServers::new(turn_urls(&candidates, tls), access.credentials)
-        });
+        let ice_servers = options.turn.ice_servers(&candidates);
         let parts = Parts {
             ice_servers: ice_servers.clone(),
             settings: Settings::new(candidates),
@@ -157,7 +153,7 @@ impl Node {
             })?;
             desks.push(Desk { commands, waker });
         }
-        Ok((Node { desks: desks.into(), directory, ice_servers }, end))
+        Ok((Node { desks: desks.into(), directory, ice_servers, turns: Arc::default() }, end))
     }
 
     fn desk(&self, pin: &Pin) -> &Desk {
@@ -204,6 +200,12 @@ impl Node {
             let _ = desk.command(Command::SignalLost { signal }).await;
         });
         Ok(SignalStream { requests, responses })
+    }
+
+    /// Gives a TLS connection with TURN on it to a worker, to one after the other.
+    pub async fn adopt(&self, stream: TurnStream) -> Result<(), NodeGone> {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        self.desks[turn % self.desks.len()].command(Command::Adopt(Box::new(stream))).await
     }
 
     /// Tells every client to come back later, and ends the workers.

@@ -11,6 +11,7 @@ use tracing::{Span, info};
 
 use super::JoinRefused;
 use super::directory::Directory;
+use super::tcp::TurnStream;
 use super::wire::Wire;
 use crate::livekit::{DroppedCounts, IceServers, JoinRequest, Keys, Outgoing, Signalling, SocketId};
 use crate::metrics::{Metrics, WorkerMeter};
@@ -43,6 +44,8 @@ pub(super) enum Command {
     SignalLost {
         signal: Signal,
     },
+    /// A TLS connection that speaks TURN.
+    Adopt(Box<TurnStream>),
     ShutDown,
     #[cfg(debug_assertions)]
     Panic,
@@ -154,6 +157,7 @@ impl Rooms {
                 self.signalling.closed(&mut self.sfu, now, signal.socket);
             }
             Command::Request { .. } | Command::SignalLost { .. } => {}
+            Command::Adopt(stream) => wire.adopt_turn(now, *stream),
             Command::ShutDown => {
                 self.stopping = true;
                 self.sfu.shut_down(now);
@@ -246,9 +250,9 @@ impl Rooms {
     /// Lets the rooms do what they have to do, and sends what comes of it.
     fn drive(&mut self, now: Now, wire: &mut Wire) {
         while self.sfu.drive(now) {
-            wire.send(&mut self.sfu);
+            wire.send(now, &mut self.sfu);
         }
-        wire.send(&mut self.sfu);
+        wire.send(now, &mut self.sfu);
     }
 
     fn deliver(&mut self, now: Now, socket: SocketId, outgoing: Outgoing) {
