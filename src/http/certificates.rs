@@ -47,7 +47,7 @@ impl Certificates {
     }
 
     /// Handshakes from now on use what the files hold. On an error, which is a sentence for the operator, nothing changes.
-    pub fn reload(&self) -> Result<(), String> {
+    fn reload(&self) -> Result<(), String> {
         let new = read(&self.certificate_file, &self.private_key_file, &self.provider)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         Ok(())
@@ -67,15 +67,20 @@ impl Certificates {
                 _ = look.tick() => false,
                 () = shutdown.cancelled() => return,
             };
-            // Before they are read: what changes meanwhile is seen the next time. Files that do not load are told of once.
-            let found = self.stamps();
-            if std::mem::replace(&mut known, found) == found && !asked {
-                continue;
-            }
-            match self.reload() {
-                Ok(()) => tracing::info!("the certificate was loaded anew"),
-                Err(what) => tracing::warn!("the certificate stays the old one: {what}"),
-            }
+            self.look(&mut known, asked);
+        }
+    }
+
+    /// Loads the files when they are not those `known` any more, or `asked` to.
+    fn look(&self, known: &mut [Stamp; 2], asked: bool) {
+        // Before they are read: what changes meanwhile is seen the next time. Files that do not load are told of once.
+        let found = self.stamps();
+        if std::mem::replace(known, found) == found && !asked {
+            return;
+        }
+        match self.reload() {
+            Ok(()) => tracing::info!("the certificate was loaded anew"),
+            Err(what) => tracing::warn!("the certificate stays the old one: {what}"),
         }
     }
 
@@ -186,8 +191,8 @@ mod tests {
         assert_eq!(current().cert[0], first.cert[1]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_look_every_minute_finds_new_files() {
+    #[test]
+    fn a_look_finds_new_files() {
         let folder = tempfile::tempdir().unwrap();
         let [certificate, key] = ["tls.crt", "tls.key"].map(|name| folder.path().join(name));
         let write = |pair: &(String, String)| {
@@ -199,25 +204,22 @@ mod tests {
             }
         };
         write(&pair());
-        let certificates = Arc::new(Certificates::load(&certificate, &key, Arc::new(default_provider())).unwrap());
-        let current = || certificates.current.read().unwrap().clone();
-        let shutdown = CancellationToken::new();
-        let watching = tokio::spawn(certificates.clone().watch(shutdown.clone()));
-        tokio::time::sleep(LOOK_INTERVAL / 2).await;
-        let first = current();
-        tokio::time::sleep(LOOK_INTERVAL).await;
-        assert!(Arc::ptr_eq(&first, &current()), "nothing new");
+        let certificates = Certificates::load(&certificate, &key, Arc::new(default_provider())).unwrap();
+        let mut known = certificates.stamps();
+        let mut look = |asked| {
+            certificates.look(&mut known, asked);
+            certificates.current.read().unwrap().clone()
+        };
+        let first = look(false);
+        assert!(Arc::ptr_eq(&first, &look(false)), "nothing new");
+        let again = look(true);
+        assert!(!Arc::ptr_eq(&first, &again) && first.cert == again.cert, "asked to");
         write(&pair());
-        tokio::time::sleep(LOOK_INTERVAL).await;
-        let second = current();
+        let second = look(false);
         assert_ne!(first.cert, second.cert);
         fs::remove_file(&key).unwrap();
-        tokio::time::sleep(LOOK_INTERVAL).await;
-        assert!(Arc::ptr_eq(&second, &current()), "the old one stays");
+        assert!(Arc::ptr_eq(&second, &look(false)), "the old one stays");
         write(&pair());
-        tokio::time::sleep(LOOK_INTERVAL).await;
-        assert_ne!(second.cert, current().cert);
-        shutdown.cancel();
-        watching.await.unwrap();
+        assert_ne!(second.cert, look(false).cert);
     }
 }
