@@ -5,6 +5,12 @@ mod http_support;
 use http_support::{SECRET, Server, now, sign};
 use parlour::turn::credentials::{Credentials, Name};
 use serde_json::{Value, json};
+use stun_types::attribute::{ErrorCode, Nonce, Realm, Username};
+use stun_types::message::{IntegrityAlgorithm, IntegrityKey, LongTermKeyCredentials, Message, MessageWriteVec};
+use stun_types::prelude::*;
+use tokio::net::UdpSocket;
+use turn_types::attribute::{RequestedTransport, XorRelayedAddress};
+use turn_types::message::ALLOCATE;
 
 fn openid(user: &str) -> Value {
     let server = user.split_once(':').unwrap().1;
@@ -156,4 +162,73 @@ async fn it_counts_on_the_limit_of_tokens() {
     }
     let (status, answer) = bearer(&server, "GET", &server.join_token("a", "r")).await;
     assert_eq!((status, answer["errcode"].as_str()), (429, Some("M_LIMIT_EXCEEDED")));
+}
+
+/// One Allocate, asked again with what the first answer challenges for. The error code that ends it, if one does.
+async fn allocate(url: &str, username: &str, password: &str) -> Result<(), u16> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(url.strip_prefix("turn:").unwrap().strip_suffix("?transport=udp").unwrap()).await.unwrap();
+    let mut answer = [0; 1500];
+    let transport = RequestedTransport::new(RequestedTransport::UDP);
+
+    let mut request = Message::builder_request(ALLOCATE, MessageWriteVec::new());
+    request.add_attribute(&transport).unwrap();
+    socket.send(&request.finish()).await.unwrap();
+    let length = socket.recv(&mut answer).await.unwrap();
+    let challenge = Message::from_bytes(&answer[..length]).unwrap();
+    let realm = challenge.attribute::<Realm>().unwrap().realm().to_owned();
+    let nonce = challenge.attribute::<Nonce>().unwrap().nonce().to_owned();
+
+    let credentials = LongTermKeyCredentials::new(username.to_owned(), password.to_owned(), realm.clone());
+    let key: IntegrityKey = credentials.make_key(IntegrityAlgorithm::Sha1);
+    let mut request = Message::builder_request(ALLOCATE, MessageWriteVec::new());
+    request.add_attribute(&transport).unwrap();
+    request.add_attribute(&Username::new(username).unwrap()).unwrap();
+    request.add_attribute(&Realm::new(&realm).unwrap()).unwrap();
+    request.add_attribute(&Nonce::new(&nonce).unwrap()).unwrap();
+    request.add_message_integrity_with_key(&key, IntegrityAlgorithm::Sha1).unwrap();
+    socket.send(&request.finish()).await.unwrap();
+    let length = socket.recv(&mut answer).await.unwrap();
+    let answer = Message::from_bytes(&answer[..length]).unwrap();
+    match answer.attribute::<ErrorCode>() {
+        Ok(error) => Err(error.code()),
+        Err(_) => answer.attribute::<XorRelayedAddress>().map(drop).map_err(|_| 0),
+    }
+}
+
+#[tokio::test]
+async fn what_is_handed_out_opens_the_turn_server() {
+    let (shared, previous) = ("0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210");
+    let turn = format!("[turn]\nshared_secret = \"{shared}\"\nprevious_shared_secret = \"{previous}\"\n");
+    let server = Server::with_config(&turn).await;
+    let (_, answer) = server.post_json("/turn", &openid("@alice:example.org")).await;
+    let ice = &answer["iceServers"][0];
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let (url, username, credential) = (text(&ice["urls"][0]), text(&ice["username"]), text(&ice["credential"]));
+    assert_eq!(allocate(&url, &username, &credential).await, Ok(()));
+    assert_eq!(allocate(&url, &username, "guessed").await, Err(401));
+
+    // As a homeserver makes them from its `turn_shared_secret`.
+    for (secret, expires, expected) in [
+        (shared, now() + 60, Ok(())),
+        (previous, now() + 60, Ok(())),
+        (shared, now() - 1, Err(401)),
+        ("another-secret-0123456789-abcdefghij", now() + 60, Err(401)),
+    ] {
+        let (username, password) = Credentials::new(vec![secret.into()]).issue("@bob:example.org", expires);
+        assert_eq!(allocate(&url, &username, &password).await, expected, "{secret}, {expires}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_has_one_quota_whichever_credentials() {
+    let server = Server::with_config("[turn]\nallocations_per_user = 2\n").await;
+    let mut outcomes = Vec::new();
+    for _ in 0..3 {
+        let (_, answer) = server.post_json("/turn", &openid("@alice:example.org")).await;
+        let ice = &answer["iceServers"][0];
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        outcomes.push(allocate(&text(&ice["urls"][0]), &text(&ice["username"]), &text(&ice["credential"])).await);
+    }
+    assert_eq!(outcomes, [Ok(()), Ok(()), Err(486)]);
 }
