@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client_address::{ClientAddress, client_address};
 use super::{App, Tls, prefix, router};
+use crate::subscriber::subscriber;
 
 /// The headers of a request that is meant come in one or two packets.
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,7 +37,7 @@ const LARGEST_HEAD: usize = 128 * 1024;
 /// HTTP connections that have not become WebSockets, all together.
 const MOST_CONNECTIONS: usize = 4096;
 
-/// The same, from one address that is no trusted proxy.
+/// The same, from one subscriber that is no trusted proxy.
 const MOST_PER_ADDRESS: usize = 64;
 
 /// For requests under way and for clients to hear that they must leave, before the process ends.
@@ -168,7 +169,7 @@ impl Server {
     }
 }
 
-/// One of the few connections an address may have.
+/// One of the few connections a subscriber may have.
 pub(super) struct Place {
     server: Arc<Server>,
     address: IpAddr,
@@ -177,6 +178,7 @@ pub(super) struct Place {
 impl Place {
     pub fn take(server: Arc<Server>, address: IpAddr) -> Option<Place> {
         let is_proxy = server.app.config.http.trusted_proxies.iter().any(|net| net.contains(&address));
+        let address = subscriber(address);
         let mut counts = server.per_address.lock().expect("no panic while held");
         let count = counts.entry(address).or_default();
         if *count >= MOST_PER_ADDRESS && !is_proxy {
