@@ -205,6 +205,9 @@ mod tests {
         fn as_a_sorted_map(steps in prop::collection::vec((0u32..20, 0u64..5000, 0u64..900), 1..200)) {
             let start = Instant::now();
             let (mut expiry, mut model, mut now_ms) = (Expiry::new(), BTreeMap::new(), 0u64);
+            // The wheel counts from the first time it is told.
+            expiry.set(0, start, start);
+            expiry.cancel(0);
             for (id, lifetime, pause) in steps {
                 now_ms += pause * 10;
                 let now = start + Duration::from_millis(now_ms);

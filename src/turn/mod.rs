@@ -37,6 +37,8 @@ mod relay_ports;
 mod relaying;
 pub mod reply_limit;
 mod request;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;

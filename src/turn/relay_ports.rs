@@ -153,9 +153,13 @@ impl RelayPorts {
             Parity::Even => port % 2 == 0,
             Parity::EvenAndNext => port % 2 == 0 && next_is_free(port),
         };
-        let mut addresses =
-            after.iter().chain(before).filter(|port| fits(**port)).map(|port| SocketAddr::new(pool.ip, *port));
-        let address = addresses.by_ref().take(ATTEMPTS).find(|address| ports.is_free(*address))?;
+        let mut can_be_had = |port: u16| {
+            ports.is_free(SocketAddr::new(pool.ip, port))
+                && (parity != Parity::EvenAndNext || ports.is_free(SocketAddr::new(pool.ip, port + 1)))
+        };
+        let fitting = after.iter().chain(before).copied().filter(|port| fits(*port));
+        let port = fitting.take(ATTEMPTS).find(|port| can_be_had(*port))?;
+        let address = SocketAddr::new(pool.ip, port);
         self.hold(address, RESERVED);
         Some(address)
     }
@@ -238,6 +242,13 @@ impl RelayPorts {
     #[cfg(test)]
     pub fn free(&self) -> usize {
         self.pools.iter().flatten().map(|pool| pool.free.len()).sum()
+    }
+
+    /// Free or not.
+    #[cfg(test)]
+    pub fn size(&self) -> usize {
+        let ours = self.ports.clone().filter(|port| self.worker_of(*port) == self.worker).count();
+        ours * self.pools.iter().flatten().count()
     }
 
     #[cfg(test)]
