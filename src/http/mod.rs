@@ -39,6 +39,7 @@ mod signal;
 mod socket;
 mod tls;
 mod token;
+mod turn;
 
 pub use discovery::well_known_document;
 pub use server::{serve, serve_tls};
@@ -93,6 +94,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/sfu/get", post(token::sfu_get).fallback(token::method_not_allowed))
         .route("/get_token", post(token::get_token).fallback(token::method_not_allowed))
+        .route("/turn", get(turn::turn).post(turn::turn).fallback(turn::method_not_allowed))
         .route("/delegate_delayed_leave", any(token::delegate_delayed_leave))
         .route("/.well-known/matrix/client", get(discovery::well_known))
         .route("/_matrix/client/unstable/org.matrix.msc4143/rtc/transports", get(discovery::transports))
