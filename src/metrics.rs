@@ -39,6 +39,8 @@ pub struct Metrics {
     /// HTTP answers by class: `2xx`, `4xx`, …
     pub http_responses: IntCounterVec,
     pub http_connections: IntGauge,
+    /// Connections of the TLS listener, by what came of them: `http`, `turn` or `failed`.
+    pub tls_connections: IntCounterVec,
     /// WebSockets that are open.
     pub signal_connections: IntGauge,
     /// Messages of clients that could not be used, by reason.
@@ -111,6 +113,12 @@ impl Metrics {
                 OPENID_BUCKETS,
             ),
             http_responses: counters(r, "parlour_http_responses_total", "HTTP answers by class of status", &["class"]),
+            tls_connections: counters(
+                r,
+                "parlour_tls_connections_total",
+                "TLS connections by what came of them",
+                &["outcome"],
+            ),
             http_connections: gauge(r, "parlour_http_connections", "Open HTTP connections that are no WebSockets"),
             signal_connections: gauge(r, "parlour_signal_connections", "Open signalling WebSockets"),
             signal_dropped: counters(

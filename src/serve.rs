@@ -1,11 +1,13 @@
 //! The server from start to end: puts the parts together, says what to do next, waits for a signal. Called by `main`.
 
 use std::fmt::Write;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config};
@@ -26,6 +28,7 @@ pub async fn run(config: Config) -> Result<(), String> {
     let keys = config::api_keys(&config).map_err(|problem| problem.to_string())?;
     let metrics = Arc::new(Metrics::new());
     let mut signals = Signals::listen().map_err(|e| format!("cannot wait for signals: {e}"))?;
+    let tls = config.tls.as_ref().map(http::Tls::load).transpose()?;
 
     let (node, workers_ended) = Node::start(net::Options {
         udp: config.media.udp,
@@ -43,12 +46,11 @@ pub async fn run(config: Config) -> Result<(), String> {
     })
     .map_err(|e| e.to_string())?;
     let app = App::new(config.clone(), keys, node.clone(), metrics)?;
-    let listener = TcpListener::bind(config.http.listen).await.map_err(|e| {
-        format!(
-            "http.listen: cannot listen on {}: {e}; end the other program there, or choose another port",
-            config.http.listen
-        )
-    })?;
+    let listener = listen("http.listen", config.http.listen).await?;
+    let tls_listener = match &config.tls {
+        Some(tls) => Some(listen("tls.listen", tls.listen).await?),
+        None => None,
+    };
 
     print!("{}", announcement(&config));
     for warning in config.warnings() {
@@ -56,7 +58,11 @@ pub async fn run(config: Config) -> Result<(), String> {
     }
 
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(http::serve(listener, app.clone(), shutdown.clone()));
+    let mut serving = JoinSet::new();
+    serving.spawn(http::serve(listener, app.clone(), shutdown.clone()));
+    if let (Some(listener), Some(tls)) = (tls_listener, tls) {
+        serving.spawn(http::serve_tls(listener, Arc::new(tls), app.clone(), shutdown.clone()));
+    }
     let workers_failed = tokio::select! {
         () = signals.next() => false,
         _ = workers_ended => true,
@@ -67,10 +73,20 @@ pub async fn run(config: Config) -> Result<(), String> {
     node.shut_down().await;
     shutdown.cancel();
     tokio::select! {
-        _ = serving => {}
+        _ = serving.join_all() => {}
         () = signals.next() => {}
     }
     if workers_failed { Err("the media workers ended by themselves; the log says why".into()) } else { Ok(()) }
+}
+
+async fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::PermissionDenied => "a port below 1024 needs CAP_NET_BIND_SERVICE: see config/parlour.service",
+            _ => "end the other program there, or choose another port",
+        };
+        format!("{key}: cannot listen on {address}: {error}; {advice}")
+    })
 }
 
 /// The TURN server as configured.
@@ -112,11 +128,17 @@ fn peer_rules(config: &Config) -> PeerRules {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Means new certificates, and nothing when there are none: it must not end us.
+    _hangup: Signal,
 }
 
 impl Signals {
     fn listen() -> std::io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            _hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) {
@@ -143,6 +165,12 @@ pub fn announcement(config: &Config) -> String {
     let mut line = |line: String| writeln!(text, "{line}").expect("writing to memory");
     line(format!("Parlour {} for {}", env!("CARGO_PKG_VERSION"), config.server_name));
     line(format!("  HTTP    {}, for clients at {}", config.http.listen, config.public_url));
+    if let Some(tls) = &config.tls {
+        line(format!(
+            "  TLS     {}: HTTPS, WebSockets and TURN; clients are told {}:{}",
+            tls.listen, tls.host, tls.advertised_port
+        ));
+    }
     line(format!("  media   UDP {}, TCP {}; clients are told {offered}", media.udp, media.tcp));
     line(format!("  TURN    {}", turn_summary(config)));
     line(String::new());
@@ -177,7 +205,7 @@ fn turn_summary(config: &Config) -> String {
         return "off (turn.enabled)".to_owned();
     }
     let tls = match &config.tls {
-        Some(tls) => format!("TLS {} (clients are told {}:{})", tls.listen, tls.host, tls.advertised_port),
+        Some(_) => "TLS".to_owned(),
         None => "not over TLS: that needs tls.certificate_file and tls.private_key_file".to_owned(),
     };
     format!("on the media ports, {tls}; relay ports UDP {}-{}", turn.relay_ports.start(), turn.relay_ports.end())

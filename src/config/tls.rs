@@ -66,6 +66,6 @@ fn port(text: &str) -> Option<u16> {
 /// As in a URL: a name, an IPv4 address, or an IPv6 address in brackets.
 fn host(text: &str) -> Option<String> {
     let host = url::Host::parse(text).ok()?;
-    let is_name = !matches!(&host, url::Host::Domain(name) if name.contains(|c: char| c == '*' || c == '%'));
+    let is_name = !matches!(&host, url::Host::Domain(name) if name.contains(['*', '%']));
     is_name.then(|| host.to_string())
 }

@@ -25,7 +25,7 @@ const ALLOCATIONS_PER_ADDRESS: u32 = 1_200;
 /// Each takes a port of [`RELAY_PORTS`], of which there are 16,384, and a few kilobytes.
 const ALLOCATIONS: u32 = 10_000;
 
-/// Above a shared screen or a meeting's worth of videos, far below what would pay for abuse. Both directions added.
+/// Above a shared screen or a meeting's worth of videos, far below what would pay for abuse.
 const MEGABITS_PER_ALLOCATION: u32 = 25;
 const MEGABITS_PER_USER: u32 = 50;
 
@@ -50,7 +50,9 @@ pub struct Turn {
     pub allocations_per_user: u32,
     pub allocations_per_address: u32,
     pub allocations: u32,
+    /// Per second, in each direction.
     pub megabits_per_allocation: u32,
+    /// Per second, of all of the user's allocations, both directions added.
     pub megabits_per_user: u32,
 }
 

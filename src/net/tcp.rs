@@ -60,14 +60,12 @@ pub(super) struct Moved {
 pub struct TurnStream {
     /// Not blocking.
     pub tcp: std::net::TcpStream,
-    /// After its handshake.
+    /// After its handshake, with what the client said already.
     pub tls: Box<ServerConnection>,
     /// Where the client is; behind a balancer what that says.
     pub client: SocketAddr,
     /// The address of ours that it came to.
     pub local: SocketAddr,
-    /// What it said already, decrypted.
-    pub first: Vec<u8>,
 }
 
 impl Tcp {
@@ -201,16 +199,14 @@ impl Tcp {
 
     /// Takes over a TLS connection that `http` accepted. What it said already is read with the next turn.
     pub fn adopt_turn(&mut self, registry: &Registry, now: Instant, stream: TurnStream) {
-        let TurnStream { tcp, tls, client, local, first } = stream;
+        let TurnStream { tcp, tls, client, local } = stream;
         let (client, local) = (canonical(client), canonical(local));
         let Some(place) = Place::take(&self.places, client.ip()) else { return };
         let socket = Socket::new(TcpStream::from_std(tcp), Some(tls));
-        let mut connection = Connection::new(socket, local, client, now, place);
-        if connection.push(&first).is_err() {
-            connection.socket.close();
-        } else if let Some(token) = self.insert(registry, connection) {
-            self.unread.push(token);
-        }
+        let connection = Connection::new(socket, local, client, now, place).speaking_turn();
+        let token = self.insert(registry, connection);
+        // What TLS holds already is no event of the socket's.
+        self.unread.extend(token);
     }
 
     /// Sends all that goes by TCP: on the connection of its route, dropped when there is none any more.

@@ -301,6 +301,8 @@ impl Wire {
     /// Takes over a TLS connection with TURN on it.
     pub fn adopt_turn(&mut self, now: Now, stream: TurnStream) {
         self.tcp.adopt_turn(self.poll.registry(), now.instant, stream);
+        // It may have taken the place of one whose end is news, before it says anything itself.
+        self.forget_closed(now);
     }
 
     /// The rooms are lost: so is all that led to them. TURN's clients are, when it was TURN that panicked.

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::rate::Bucket;
+use crate::subscriber::subscriber;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuotaLimits {
@@ -131,14 +132,6 @@ fn count_down<K: Hash + Eq, V>(map: &mut HashMap<K, V>, key: &K, count: impl Fn(
     *left -= 1;
     if *left == 0 {
         map.remove(key);
-    }
-}
-
-/// An IPv6 subscriber has at least a /64 and could come from another address every time.
-pub(super) fn subscriber(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        v4 => v4,
     }
 }
 

@@ -10,8 +10,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::quotas::subscriber;
 use super::rate::{admit, duration_ns, ns_between};
+use crate::subscriber::subscriber;
 
 /// 8 bytes each: 32 KiB per worker and kind of answer. A few hundred clients at a time are rarely in each other's way.
 const SLOTS: usize = 4096;

@@ -74,9 +74,9 @@ impl Connection {
         self.settled = true;
     }
 
-    /// Takes what was read from its stream, here or before it came here.
-    pub fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.framing.push(bytes)
+    /// It is known to be TURN's without a look at its first bytes.
+    pub fn speaking_turn(self) -> Connection {
+        Connection { framing: Framing::Turn(turn::Deframer::default()), ..self }
     }
 
     /// Reads what there is, within bounds, and gives each packet to `each`; but when the first is `elsewhere`, ends there.

@@ -1,8 +1,10 @@
 //! How many TCP connections may be open, in all and from one subscriber; counted over all workers.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::subscriber::subscriber;
 
 /// Connections that may be open at once, over all workers. Each costs a file descriptor, of which a service gets some ten
 /// thousands, and up to 50 kB when what it sends is never whole.
@@ -59,14 +61,6 @@ impl Drop for Place {
                 taken.by_subscriber.remove(&self.subscriber);
             }
         }
-    }
-}
-
-/// An IPv6 subscriber has at least a /64 and could come from another address every time.
-fn subscriber(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        v4 => v4,
     }
 }
 

@@ -33,19 +33,23 @@ impl Socket {
         let _ = registry.deregister(&mut self.stream);
     }
 
-    /// What came, decrypted: 0 bytes are the end, [`ErrorKind::WouldBlock`] that nothing waits, in TLS neither.
+    /// What came, decrypted: 0 bytes are the end, [`ErrorKind::WouldBlock`] that nothing waits, in TLS neither, and
+    /// [`ErrorKind::Interrupted`] that something came which says nothing yet. One read of the socket at most: who sends
+    /// empty records must not keep us longer than others.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return self.stream.read(buffer) };
-        loop {
-            // First what is decrypted already: no event tells of it.
-            match tls.reader().read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                done => return done,
-            }
-            if tls.read_tls(&mut self.stream)? == 0 {
-                return Ok(0);
-            }
-            tls.process_new_packets().map_err(io::Error::other)?;
+        // First what is decrypted already: no event tells of it.
+        match tls.reader().read(buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            done => return done,
+        }
+        if tls.read_tls(&mut self.stream)? == 0 {
+            return Ok(0);
+        }
+        tls.process_new_packets().map_err(io::Error::other)?;
+        match tls.reader().read(buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::Interrupted.into()),
+            done => done,
         }
     }
 

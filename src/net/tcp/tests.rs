@@ -220,11 +220,11 @@ fn tls_pair() -> (TlsClient, StdStream, Box<ServerConnection>) {
 }
 
 impl Side {
-    fn adopt(&mut self, tcp: StdStream, tls: Box<ServerConnection>, local_port: u16, first: &[u8]) -> Route {
+    fn adopt(&mut self, tcp: StdStream, tls: Box<ServerConnection>, local_port: u16) -> Route {
         tcp.set_nonblocking(true).unwrap();
         let (client, local) =
             (SocketAddr::from(([192, 0, 2, 1], 1)), SocketAddr::from(([198, 51, 100, 1], local_port)));
-        let stream = TurnStream { tcp, tls, client, local, first: first.to_vec() };
+        let stream = TurnStream { tcp, tls, client, local };
         self.tcp.adopt_turn(self.poll.registry(), self.start, stream);
         Route { protocol: Protocol::Tcp, source: local, destination: client }
     }
@@ -235,14 +235,14 @@ fn what_tls_holds_already_is_read_though_the_socket_is_silent() {
     let mut side = Side::new();
     let (mut client, mut tcp, mut tls) = tls_pair();
     let messages = [request(3, 1), channel_data(2, 5), channel_data(3, 6)];
-    // One record with the end of the first, the second, and the beginning of the third; a record with the rest.
+    // One record with the first, the second, and the beginning of the third; a record with the rest.
     let bytes = messages.concat();
-    client.write_all(&bytes[12..60]).unwrap();
-    client.write_all(&bytes[60..]).unwrap();
-    while tls.process_new_packets().unwrap().plaintext_bytes_to_read() < bytes.len() - 12 {
+    client.write_all(&bytes[..72]).unwrap();
+    client.write_all(&bytes[72..]).unwrap();
+    while tls.process_new_packets().unwrap().plaintext_bytes_to_read() < bytes.len() {
         tls.read_tls(&mut tcp).unwrap();
     }
-    let route = side.adopt(tcp, tls, 443, &bytes[..12]);
+    let route = side.adopt(tcp, tls, 443);
     side.turn_at(side.start);
     let expected: Vec<_> = messages.into_iter().map(|message| (Stream::Turn, route, message)).collect();
     assert_eq!(side.received, expected);
@@ -252,8 +252,7 @@ fn what_tls_holds_already_is_read_though_the_socket_is_silent() {
 fn messages_go_through_tls_however_they_are_cut_into_records() {
     let mut side = Side::new();
     let (mut client, tcp, tls) = tls_pair();
-    let first = request(3, 0);
-    let route = side.adopt(tcp, tls, 443, &first);
+    let route = side.adopt(tcp, tls, 443);
     side.settle();
     let messages: Vec<Vec<u8>> = (0..40).map(|n| channel_data(n, 30 * u16::from(n))).collect();
     for messages in messages.chunks(10) {
@@ -263,7 +262,7 @@ fn messages_go_through_tls_however_they_are_cut_into_records() {
         client.write_all(piece).unwrap();
         side.settle();
     }
-    let expected = [vec![first], messages, vec![channel_data(99, 100)]].concat();
+    let expected = [messages, vec![channel_data(99, 100)]].concat();
     side.until("all messages", |side| side.received.len() == expected.len());
     assert_eq!(side.packets(), expected);
     assert!(side.received.iter().all(|(stream, way, _)| (*stream, *way) == (Stream::Turn, route)));
@@ -282,10 +281,10 @@ fn a_slow_reader_gets_whole_messages_of_what_fits_and_nothing_more() {
     let socket = socket2::SockRef::from(&tcp);
     socket.set_send_buffer_size(16 << 10).unwrap();
     socket2::SockRef::from(&client.sock).set_recv_buffer_size(64 << 10).unwrap();
-    let route = side.adopt(tcp, tls, 443, &request(3, 0));
+    let route = side.adopt(tcp, tls, 443);
     side.settle();
     // 4 MB: far more than the backlog and the kernel take.
-    let message = |n: u16| channel_data((n % 251) as u8, 250);
+    let message = |n: u16| [&[0x40, 0, 0x03, 0xe8][..], &n.to_be_bytes().repeat(500)].concat();
     for n in 0..4000 {
         side.send(route, &[&message(n)]);
     }
@@ -293,26 +292,27 @@ fn a_slow_reader_gets_whole_messages_of_what_fits_and_nothing_more() {
     client.sock.set_nonblocking(false).unwrap();
     let reader = std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        let error = loop {
+        while !bytes.ends_with(&message(7777)) {
             let mut some = [0; 3000];
-            match client.read(&mut some) {
-                Ok(0) => break None,
-                Ok(count) => bytes.extend(&some[..count]),
-                Err(error) => break Some(error),
-            }
-        };
-        (bytes, error)
+            let count = client.read(&mut some).unwrap();
+            assert!(count > 0, "not the end yet");
+            bytes.extend(&some[..count]);
+        }
+        (client, bytes)
     });
     side.until("all sent", |side| side.tcp.connections[&token].is_flushed());
     side.send(route, &[&message(7777)]);
     side.until("the last sent", |side| side.tcp.connections[&token].is_flushed());
+    let (mut client, bytes) = reader.join().unwrap();
     side.tcp.close_all(side.poll.registry(), |_| true);
-    let (bytes, error) = reader.join().unwrap();
-    assert!(error.is_none(), "{error:?}");
+    assert_eq!(client.read(&mut [0; 9]).unwrap(), 0, "nothing more");
     let got: Vec<&[u8]> = bytes.chunks(message(0).len()).collect();
     assert!((100..4000).contains(&got.len()), "{}", got.len());
     let (last, first) = got.split_last().unwrap();
-    assert!((0..).zip(first).all(|(n, bytes)| *bytes == message(n)), "what came first, whole and in order");
+    let numbers: Vec<u16> = first.iter().map(|bytes| u16::from_be_bytes([bytes[4], bytes[5]])).collect();
+    assert!(numbers.iter().zip(first).all(|(n, bytes)| *bytes == message(*n)), "whole");
+    assert!(numbers.is_sorted_by(|a, b| a < b), "in order");
+    assert!((0..100).eq(numbers[..100].iter().copied()), "from the first on");
     assert_eq!(*last, message(7777));
 }
 
@@ -321,20 +321,21 @@ fn one_client_may_have_a_connection_at_each_of_our_ports() {
     let mut side = Side::new();
     let mut ends: Vec<_> = [443, 5349]
         .map(|port| {
-            let (client, tcp, tls) = tls_pair();
-            (client, side.adopt(tcp, tls, port, &request(3, port as u8)))
+            let (mut client, tcp, tls) = tls_pair();
+            client.write_all(&request(3, port as u8)).unwrap();
+            (client, side.adopt(tcp, tls, port))
         })
         .into();
-    side.settle();
-    assert_ne!(ends[0].1, ends[1].1);
+    side.until("both heard", |side| side.received.len() == 2);
     for (index, (client, route)) in ends.iter_mut().enumerate() {
-        assert_eq!(side.received[index].1, *route);
+        let message = request(3, route.source.port() as u8);
+        assert!(side.received.contains(&(Stream::Turn, *route, message)));
         side.send(*route, &[&[index as u8; 4]]);
         assert_eq!(read_exactly(client, 4), [index as u8; 4]);
     }
     // A second one at the same port takes the place of the first.
     let (mut client, tcp, tls) = tls_pair();
-    assert_eq!(side.adopt(tcp, tls, 443, &request(3, 3)), ends[0].1);
+    assert_eq!(side.adopt(tcp, tls, 443), ends[0].1);
     assert_eq!(side.tcp.take_closed(), [ends[0].1]);
     assert_eq!(ends[0].0.read(&mut [0; 9]).unwrap(), 0);
     side.settle();
@@ -347,7 +348,7 @@ fn one_client_may_have_a_connection_at_each_of_our_ports() {
 fn broken_records_end_the_connection() {
     let mut side = Side::new();
     let (mut client, tcp, tls) = tls_pair();
-    let route = side.adopt(tcp, tls, 443, &request(3, 0));
+    let route = side.adopt(tcp, tls, 443);
     side.settle();
     client.sock.write_all(&[23, 3, 3, 0, 32]).unwrap();
     client.sock.write_all(&[0x5a; 32]).unwrap();
