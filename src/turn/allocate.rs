@@ -7,8 +7,8 @@ use stun_types::message::MessageClass;
 use stun_types::prelude::*;
 use turn_types::AddressFamily;
 use turn_types::attribute::{
-    AdditionalAddressFamily, AddressErrorCode, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport,
-    ReservationToken, XorRelayedAddress,
+    AddressErrorCode, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport, ReservationToken,
+    XorRelayedAddress,
 };
 
 use super::allocation::{Allocation, Family, Origin, Relay};
@@ -47,13 +47,14 @@ impl Wish {
         let token = request.optional::<ReservationToken>()?.map(|token| token.token());
         let even_port = request.optional::<EvenPort>()?;
         let has_family = request.has::<RequestedAddressFamily>();
-        let both = request.has::<AdditionalAddressFamily>();
+        let additional = request.additional_family()?;
+        let both = additional.is_some();
         let keeps_next = even_port.as_ref().is_some_and(EvenPort::requested);
         let senseless = token.is_some() && (even_port.is_some() || has_family || both);
         if senseless || (both && (has_family || keeps_next)) {
             return Err(Refusal::BadRequest);
         }
-        if both && request.required::<AdditionalAddressFamily>()?.family() != AddressFamily::IPV6 {
+        if additional.is_some_and(|family| family != AddressFamily::IPV6) {
             return Err(Refusal::BadRequest);
         }
         let family = requested_family(request)?.unwrap_or(Family::V4);

@@ -10,9 +10,10 @@ use stun_types::attribute::{
 };
 use stun_types::message::{Message, MessageHeader, MessageType, Method, StunParseError, TransactionId};
 use stun_types::prelude::*;
+use turn_types::AddressFamily;
 use turn_types::attribute::{
-    ChannelNumber, Data, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport, ReservationToken,
-    XorPeerAddress,
+    AdditionalAddressFamily, ChannelNumber, Data, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport,
+    ReservationToken, XorPeerAddress,
 };
 
 use super::answer::Refusal;
@@ -37,6 +38,9 @@ const KNOWN: [AttributeType; 13] = [
     RequestedTransport::TYPE,
     ReservationToken::TYPE,
 ];
+
+/// Clients of coturn 4.6 and older ask for a second address by it.
+const DRAFT_ADDITIONAL_ADDRESS_FAMILY: AttributeType = AttributeType::new(0x8032);
 
 pub(super) struct Request<'a> {
     message: Message<'a>,
@@ -134,6 +138,19 @@ impl<'a> Request<'a> {
 
     pub fn required<A: AttributeFromRaw<'a> + AttributeStaticType>(&'a self) -> Result<A, Refusal> {
         self.optional()?.ok_or(Refusal::BadRequest)
+    }
+
+    /// ADDITIONAL-ADDRESS-FAMILY (RFC 8656 §18.11), also by the number it had before it was standardised.
+    pub fn additional_family(&self) -> Result<Option<AddressFamily>, Refusal> {
+        let numbers = [AdditionalAddressFamily::TYPE, DRAFT_ADDITIONAL_ADDRESS_FAMILY];
+        let Some(found) = numbers.into_iter().find_map(|number| self.message.raw_attribute(number)) else {
+            return Ok(None);
+        };
+        match *found.value {
+            [1, ..] => Ok(Some(AddressFamily::IPV4)),
+            [2, ..] => Ok(Some(AddressFamily::IPV6)),
+            _ => Err(Refusal::BadRequest),
+        }
     }
 
     pub fn has<A: AttributeStaticType>(&self) -> bool {

@@ -1,5 +1,6 @@
 //! IPv6, and both families in one allocation (RFC 8656 §7.2, §8.2).
 
+use stun_types::attribute::RawAttribute;
 use turn_types::AddressFamily;
 use turn_types::attribute::{AdditionalAddressFamily, AddressErrorCode, RequestedAddressFamily};
 
@@ -48,6 +49,15 @@ fn both_families_in_one() {
     assert_eq!(world.from_peer(relays[1], peer_v6(1), b"x").len(), 1);
     world.turn.disconnected(world.now, alice.route, &mut world.ports);
     world.assert_empty();
+}
+
+#[test]
+fn the_number_of_the_draft_is_understood() {
+    let mut world = World::new();
+    let [mut alice, mut bob] = [1, 2].map(|number| Client::new(&world, number, "alice"));
+    let asked = |family: u8| RawAttribute::new(0x8032.into(), &[family, 0, 0, 0]).into_owned();
+    assert_eq!(world.request(&mut alice, ALLOCATE, &[&udp(), &asked(2)]).relayed().len(), 2);
+    assert_eq!(world.request(&mut bob, ALLOCATE, &[&udp(), &asked(1)]).code(), Some(400), "IPv4 is there anyway");
 }
 
 #[test]
