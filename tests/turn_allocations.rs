@@ -30,21 +30,29 @@ struct Counting;
 
 thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
+    /// Taken and not given back.
+    static BYTES: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(more: usize, less: usize) {
+    COUNT.set(COUNT.get() + u64::from(more > 0));
+    BYTES.set(BYTES.get() + more as isize - less as isize);
 }
 
 // SAFETY: every call goes to the system's allocator as it came; counting takes no memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
+        count(layout.size(), 0);
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(0, layout.size());
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
+        count(size, layout.size());
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -101,7 +109,7 @@ impl World {
         let credentials = Arc::new(Credentials::new(vec![b"north".to_vec()]));
         let rules = PeerRules { ourselves: vec![server().ip()], ..PeerRules::default() };
         let rate = 1 << 40;
-        let quotas = QuotaLimits { per_user: 9, per_address: 9, all: 9, user_bytes_per_second: rate };
+        let quotas = QuotaLimits { per_user: 12, per_address: 5000, all: 5000, user_bytes_per_second: rate };
         let turn = Turn::new(Settings {
             realm: REALM.into(),
             credentials: credentials.clone(),
@@ -112,7 +120,7 @@ impl World {
             workers: 1,
             policy: Arc::new(PeerPolicy::new(rules).expect("good rules")),
             quotas: Quotas::new(quotas),
-            limits: Limits { bytes_per_second: rate, ..Limits::default() },
+            limits: Limits { bytes_per_second: rate, refusals_per_second: 1000, ..Limits::default() },
             media: vec![server()],
             seed: 1,
         });
@@ -123,12 +131,17 @@ impl World {
         self.turn.receive(self.now, route, message, &mut AllPorts);
     }
 
-    /// Makes a signed request; gives the answer.
+    /// Makes a signed request of alice's; gives the answer.
     fn request(&mut self, route: Route, method: Method, attributes: &[&dyn AttributeWrite]) -> Vec<u8> {
+        self.request_as("@alice:example.org", route, method, attributes)
+    }
+
+    fn request_as(&mut self, user: &str, route: Route, method: Method, attributes: &[&dyn AttributeWrite]) -> Vec<u8> {
+        self.now.instant += Duration::from_millis(1);
         self.receive(route, &message(MessageClass::Request, ALLOCATE, &[]).finish());
         let challenge = only(self.turn.to_clients());
         let nonce: Nonce = Message::from_bytes(&challenge).expect("STUN").attribute().expect("a nonce");
-        let (username, password) = self.credentials.issue("alice", START_MS / 1000 + 3600);
+        let (username, password) = self.credentials.issue(user, START_MS / 1000 + 3600);
         let mut request = message(MessageClass::Request, method, attributes);
         request.add_attribute(&Username::new(&username).expect("short")).expect("room");
         request.add_attribute(&Realm::new(REALM).expect("short")).expect("room");
@@ -216,6 +229,33 @@ fn relaying_takes_no_memory() {
         assert!(world.turn.next_timeout().is_some());
     });
     assert_eq!((taken, packets), (0, 6000));
+}
+
+/// Each of another user, with one peer on a channel and one without; and nothing stays when they end.
+#[test]
+fn an_allocation_takes_little_memory() {
+    let mut world = World::new();
+    let udp = RequestedTransport::new(RequestedTransport::UDP);
+    let round = |world: &mut World| {
+        let before = BYTES.get();
+        for n in 0..3000 {
+            let (user, route) = (format!("@user-{n}:example.org"), route(10_000 + n));
+            world.request_as(&user, route, ALLOCATE, &[&udp]);
+            world.request_as(&user, route, CHANNEL_BIND, &[&ChannelNumber::new(0x4000), &to_peer(peer())]);
+            world.request_as(&user, route, CREATE_PERMISSION, &[&to_peer(address("93.184.216.2:5000"))]);
+        }
+        let taken = BYTES.get() - before;
+        assert_eq!(world.turn.counts().allocations, 3000);
+        world.now.instant += Duration::from_secs(601);
+        world.turn.handle_timeout(world.now, &mut AllPorts);
+        assert_eq!(world.turn.counts().allocations, 0);
+        taken
+    };
+    let taken = round(&mut world);
+    assert!(taken / 3000 < 2048, "{} bytes each", taken / 3000);
+    let before = BYTES.get();
+    round(&mut world);
+    assert!(BYTES.get() <= before, "a second time needs no more");
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub(super) const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
 /// RFC 8656 §12.
 pub(super) const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
 
-/// Peers that may send to one allocation. A call has a handful; each costs 48 bytes.
+/// Peers that may send to one allocation. A call has a handful; each costs 72 bytes.
 pub(super) const MAX_PERMISSIONS: usize = 32;
 
 /// The same of channels: one for each address of a peer that media really goes to.

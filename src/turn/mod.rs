@@ -1,6 +1,6 @@
 //! The TURN server (RFC 8656, RFC 8489), without its sockets. PURE.
 //!
-//! A client behind a strict NAT gets an [`Allocation`](allocation): an address at our side that its peers send to, and
+//! A client behind a strict NAT gets an allocation: an address at our side that its peers send to, and
 //! that sends to them. What comes in goes through [`Turn::receive`] (from clients) or [`Turn::relayed`] (from peers);
 //! what goes out is written to three outboxes, of which one stays in the process: a peer that is our own media, or a
 //! relayed address of ours, is reached without a socket.
@@ -66,17 +66,6 @@ use request::Request;
 use crate::sfu::Now;
 use crate::transport::{Outbox, Protocol, Route};
 
-/// Answers a second to requests of one source that have not proved their address: 400, 401 and 438. A client makes a few
-/// when it starts, some on each of its networks.
-const REFUSALS_PER_SECOND: u32 = 20;
-
-const REFUSALS_BURST: u32 = 40;
-
-/// The same of Binding responses, which clients also keep their NAT open with.
-const BINDINGS_PER_SECOND: u32 = 100;
-
-const BINDINGS_BURST: u32 = 100;
-
 /// What a server is told. Cloned for each worker; `worker` and `seed` differ.
 #[derive(Clone)]
 pub struct Settings {
@@ -101,19 +90,29 @@ pub struct Settings {
     pub seed: u64,
 }
 
-/// What one allocation may have.
+/// What one allocation, and one source that has not proved to be one, may have.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Of payload, in each direction; what is more is dropped.
+    /// Of payload, in each direction of an allocation; what is more is dropped.
     pub bytes_per_second: u64,
     /// The longest lifetime granted; at least 600 s.
     pub max_lifetime: Duration,
+    /// Answers by UDP to requests of one source address that are not signed: 400, 401 and 438. Twice as many at once.
+    pub refusals_per_second: u32,
+    /// The same of Binding responses, and as many at once.
+    pub bindings_per_second: u32,
 }
 
 impl Default for Limits {
-    /// 25 Mbit/s: several videos. An hour is what RFC 8656 §7.2 recommends as the most.
+    /// 25 Mbit/s: several videos. An hour is what RFC 8656 §7.2 recommends as the most. A client is refused a few times when
+    /// it starts, on each of its networks, and several share an address; Binding requests also keep their NATs open.
     fn default() -> Self {
-        Limits { bytes_per_second: 25_000_000 / 8, max_lifetime: Duration::from_secs(3600) }
+        Limits {
+            bytes_per_second: 25_000_000 / 8,
+            max_lifetime: Duration::from_secs(3600),
+            refusals_per_second: 20,
+            bindings_per_second: 100,
+        }
     }
 }
 
@@ -143,12 +142,13 @@ pub struct Turn {
 
 impl Turn {
     pub fn new(settings: Settings) -> Turn {
+        let Limits { refusals_per_second: refusals, bindings_per_second: bindings, .. } = settings.limits;
         Turn {
             nonces: Nonces::new(&settings.nonce_key),
             allocations: Allocations::new(&settings),
             rng: StdRng::seed_from_u64(settings.seed),
-            refusals: ReplyLimit::new(REFUSALS_PER_SECOND, REFUSALS_BURST, settings.seed),
-            bindings: ReplyLimit::new(BINDINGS_PER_SECOND, BINDINGS_BURST, settings.seed),
+            refusals: ReplyLimit::new(refusals, refusals.saturating_mul(2), settings.seed),
+            bindings: ReplyLimit::new(bindings, bindings, settings.seed),
             to_clients: Outbox::default(),
             to_peers: Outbox::default(),
             to_ourselves: Outbox::default(),

@@ -2,7 +2,7 @@
 //! a reservation token (RFC 8656 §7.2, §18.7).
 //!
 //! Ports are dealt out to workers in pairs, an even one and the odd one after it, so that EVEN-PORT finds both with one
-//! worker and any worker can tell by arithmetic whose a relayed address is.
+//! worker and any worker can tell by arithmetic whose a relayed address is. A token is good at the worker that gave it.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -150,8 +150,8 @@ impl RelayPorts {
         };
         let fits = |port: u16| match parity {
             Parity::Any => true,
-            Parity::Even => port % 2 == 0,
-            Parity::EvenAndNext => port % 2 == 0 && next_is_free(port),
+            Parity::Even => port.is_multiple_of(2),
+            Parity::EvenAndNext => port.is_multiple_of(2) && next_is_free(port),
         };
         let mut can_be_had = |port: u16| {
             ports.is_free(SocketAddr::new(pool.ip, port))
@@ -195,8 +195,10 @@ impl RelayPorts {
 
     /// Gives back what was not redeemed in time.
     pub fn expire(&mut self, now: Instant) {
-        while let Some(reservation) = self.reservations.pop_front_if(|reservation| reservation.expires <= now) {
-            self.release(reservation.address);
+        while self.next_expiry().is_some_and(|expires| expires <= now) {
+            if let Some(reservation) = self.reservations.pop_front() {
+                self.release(reservation.address);
+            }
         }
     }
 

@@ -45,7 +45,7 @@ fn padding_is_zero() {
         let relay = world.allocate(&mut alice);
         world.permit(&mut alice, &[peer(1)]);
         let data = vec![0xff; realm.len()];
-        let (_, bytes) = world.from_peer(relay, peer(1), &data).remove(0);
+        let (_, bytes) = world.peer_sends(relay, peer(1), &data).remove(0);
         assert!(bytes[bytes.len() - (data.len().next_multiple_of(4) - data.len())..].iter().all(|byte| *byte == 0));
     }
 }
@@ -175,8 +175,8 @@ fn attributes_after_the_integrity_are_not_there() {
     let message = alice.signed(CREATE_PERMISSION, &[&XorPeerAddress::new(peer(1), one)]);
     let message = append(message, &[&XorPeerAddress::new(peer(2), one)]);
     assert_eq!(world.ask(&alice, &message).code(), None);
-    assert_eq!(world.from_peer(relay, peer(1), b"x").len(), 1);
-    assert!(world.from_peer(relay, peer(2), b"x").is_empty());
+    assert_eq!(world.peer_sends(relay, peer(1), b"x").len(), 1);
+    assert!(world.peer_sends(relay, peer(2), b"x").is_empty());
     let message = append(alice.signed(CREATE_PERMISSION, &[]), &[&XorPeerAddress::new(peer(2), one)]);
     assert_eq!(world.ask(&alice, &message).code(), Some(400), "there is no peer in it");
     let strange = RawAttribute::new(0x7fff.into(), &[]);

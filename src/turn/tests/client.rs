@@ -54,13 +54,13 @@ impl<C: TurnClientApi> Call<C> {
         ClientInstant::from_nanos(1_000_000_000 + (self.world.now.instant - self.start).as_nanos() as i64)
     }
 
-    fn to_server(&mut self, bytes: &[u8]) {
+    fn tell_server(&mut self, bytes: &[u8]) {
         self.world.turn.receive(self.world.now, self.route, bytes, &mut self.world.ports);
-        self.to_client();
+        self.tell_client();
     }
 
     /// What the server has written; on a stream it comes a few bytes at a time.
-    fn to_client(&mut self) {
+    fn tell_client(&mut self) {
         let transport = self.client.transport();
         for (route, bytes) in take(self.world.turn.to_clients()) {
             assert_eq!(route, self.route);
@@ -92,7 +92,7 @@ impl<C: TurnClientApi> Call<C> {
             while let Some(transmit) = self.client.poll_transmit(self.now()) {
                 let bytes: &Bytes<'_> = &transmit.data;
                 let bytes = bytes.to_vec();
-                self.to_server(&bytes);
+                self.tell_server(&bytes);
             }
             self.events.extend(std::iter::from_fn(|| self.client.poll_event()));
             let left = end - self.world.now.instant;
@@ -110,7 +110,7 @@ impl<C: TurnClientApi> Call<C> {
     fn send(&mut self, peer: SocketAddr, data: &[u8]) -> Vec<u8> {
         let built = self.client.send_to(TransportType::Udp, peer, data.to_vec(), self.now()).expect("a way");
         let bytes = built.expect("bytes").build().data;
-        self.to_server(&bytes);
+        self.tell_server(&bytes);
         bytes
     }
 
@@ -122,9 +122,9 @@ impl<C: TurnClientApi> Call<C> {
         let lengths = if is_stream { [4, 8, 1000] } else { [1, 7, 1001] };
         for data in lengths.map(|length| vec![7; length]) {
             self.send(peer, &data);
-            assert_eq!(self.world.to_peers(), [(relay, peer, data.clone())]);
+            assert_eq!(self.world.sent_to_peers(), [(relay, peer, data.clone())]);
             self.world.turn.relayed(self.world.now, relay, peer, &data);
-            self.to_client();
+            self.tell_client();
             assert_eq!(std::mem::take(&mut self.received), [(peer, data)]);
         }
     }
@@ -140,7 +140,7 @@ impl<C: TurnClientApi> Call<C> {
         self.run(Duration::from_secs(1));
         assert!(self.events.iter().any(|event| matches!(event, TurnEvent::ChannelCreated(_, to) if *to == peer)));
         assert_eq!(self.send(peer, b"four")[0], 0x40, "on the channel");
-        self.world.to_peers();
+        self.world.sent_to_peers();
         self.exchange(peer);
         // It keeps everything alive by itself, with nonces that run out on the way.
         self.run(Duration::from_secs(4000));

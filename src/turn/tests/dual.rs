@@ -25,10 +25,10 @@ fn one_family_or_the_other() {
     assert_eq!(world.permit(&mut bob, &[peer(1)]), Some(443));
     assert_eq!(world.bind(&mut bob, 0x4000, peer_v6(1)), None);
     world.send_on(&bob, 0x4000, b"x");
-    assert_eq!(world.to_peers(), [(v6[0], peer_v6(1), b"x".to_vec())]);
-    assert_eq!(world.from_peer(v6[0], peer_v6(1), b"y"), [(bob.route, channel_data(0x4000, b"y"))]);
+    assert_eq!(world.sent_to_peers(), [(v6[0], peer_v6(1), b"x".to_vec())]);
+    assert_eq!(world.peer_sends(v6[0], peer_v6(1), b"y"), [(bob.route, channel_data(0x4000, b"y"))]);
     world.permit(&mut bob, &[peer_v6(2)]);
-    let (_, bytes) = world.from_peer(v6[0], peer_v6(2), b"z").remove(0);
+    let (_, bytes) = world.peer_sends(v6[0], peer_v6(2), b"z").remove(0);
     assert_eq!(read_data_indication(&bytes), (peer_v6(2), b"z".to_vec()));
 }
 
@@ -45,8 +45,8 @@ fn both_families_in_one() {
     assert_eq!(world.ports.open.len(), 2);
     world.send(&alice, peer(1), b"4");
     world.send(&alice, peer_v6(1), b"6");
-    assert_eq!(world.to_peers(), [(relays[0], peer(1), b"4".to_vec()), (relays[1], peer_v6(1), b"6".to_vec())]);
-    assert_eq!(world.from_peer(relays[1], peer_v6(1), b"x").len(), 1);
+    assert_eq!(world.sent_to_peers(), [(relays[0], peer(1), b"4".to_vec()), (relays[1], peer_v6(1), b"6".to_vec())]);
+    assert_eq!(world.peer_sends(relays[1], peer_v6(1), b"x").len(), 1);
     world.turn.disconnected(world.now, alice.route, &mut world.ports);
     world.assert_empty();
 }
@@ -70,10 +70,10 @@ fn one_of_them_ends() {
     assert_eq!((answer.code(), answer.lifetime_s()), (None, 0));
     assert_eq!(world.ports.open.iter().collect::<Vec<_>>(), [&relays[1]]);
     world.send(&alice, peer(1), b"x");
-    assert!(world.to_peers().is_empty() && world.from_peer(relays[0], peer(1), b"x").is_empty());
+    assert!(world.sent_to_peers().is_empty() && world.peer_sends(relays[0], peer(1), b"x").is_empty());
     assert_eq!(world.permit(&mut alice, &[peer(2)]), Some(443));
     world.send(&alice, peer_v6(1), b"x");
-    assert_eq!(world.to_peers().len(), 1);
+    assert_eq!(world.sent_to_peers().len(), 1);
     assert_eq!(world.request(&mut alice, REFRESH, &[&only(AddressFamily::IPV4)]).code(), Some(443));
     assert_eq!(world.quotas.allocations(), 1);
     assert_eq!(world.request(&mut alice, REFRESH, &[&Lifetime::new(0), &only(AddressFamily::IPV6)]).code(), None);
@@ -90,10 +90,10 @@ fn one_of_them_lives_longer() {
     let fresh = world.ask(&alice, &unsigned(ALLOCATE, 5, &[])).nonce();
     alice.nonce = fresh;
     world.permit(&mut alice, &[peer(1), peer_v6(1)]);
-    assert_eq!(world.from_peer(relays[0], peer(1), b"x").len(), 1);
+    assert_eq!(world.peer_sends(relays[0], peer(1), b"x").len(), 1);
     world.advance(Duration::from_secs(1));
-    assert!(world.from_peer(relays[0], peer(1), b"x").is_empty(), "to the second, though not taken away yet");
-    assert_eq!(world.from_peer(relays[1], peer_v6(1), b"x").len(), 1);
+    assert!(world.peer_sends(relays[0], peer(1), b"x").is_empty(), "to the second, though not taken away yet");
+    assert_eq!(world.peer_sends(relays[1], peer_v6(1), b"x").len(), 1);
     world.wait_s(399);
     assert_eq!(world.counts().allocations, 1);
     world.wait_s(1);

@@ -225,16 +225,16 @@ impl World {
         self.turn.receive(self.now, client.route, &message, &mut self.ports);
     }
 
-    fn from_peer(&mut self, relay: SocketAddr, peer: SocketAddr, data: &[u8]) -> Vec<(Route, Vec<u8>)> {
+    fn peer_sends(&mut self, relay: SocketAddr, peer: SocketAddr, data: &[u8]) -> Vec<(Route, Vec<u8>)> {
         self.turn.relayed(self.now, relay, peer, data);
         take(self.turn.to_clients())
     }
 
-    fn to_peers(&mut self) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
+    fn sent_to_peers(&mut self) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
         datagrams(self.turn.to_peers())
     }
 
-    fn to_ourselves(&mut self) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
+    fn sent_to_ourselves(&mut self) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
         datagrams(self.turn.to_ourselves())
     }
 

@@ -167,7 +167,7 @@ impl Trial {
             6 => SocketAddr::new(relay_v4(), 80),
             7 => peer_v6(1),
             8 => relays().next().unwrap_or(SocketAddr::new(relay_v4(), 50_000)),
-            _ => relays().last().unwrap_or(SocketAddr::new(relay_v6(), 50_000)),
+            _ => relays().next_back().unwrap_or(SocketAddr::new(relay_v6(), 50_000)),
         }
     }
 
@@ -365,7 +365,7 @@ impl Trial {
 
     /// What was sent from `relay` went to the one place where it should, and nowhere else.
     fn expect_sent(&mut self, relay: Option<SocketAddr>, peer: SocketAddr) {
-        let (outside, inside) = (self.world.to_peers(), self.world.to_ourselves());
+        let (outside, inside) = (self.world.sent_to_peers(), self.world.sent_to_ourselves());
         let Some(relay) = relay else {
             assert!(outside.is_empty() && inside.is_empty() && take(self.world.turn.to_clients()).is_empty());
             return;

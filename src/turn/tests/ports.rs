@@ -84,7 +84,7 @@ fn the_next_port_waits_for_its_token() {
     assert_eq!(answer.relayed(), [SocketAddr::new(relay_v4(), port + 1)]);
     assert_eq!(world.bind(&mut rtcp, 0x4000, peer(1)), None);
     world.send_on(&rtcp, 0x4000, b"x");
-    assert_eq!(world.to_peers()[0].0.port(), port + 1);
+    assert_eq!(world.sent_to_peers()[0].0.port(), port + 1);
     assert_eq!(
         world.request(&mut Client::new(&world, 7, "alice"), ALLOCATE, &[&udp(), &ReservationToken::new(token)]).code(),
         Some(508),

@@ -10,10 +10,10 @@ fn a_channel_both_ways() {
     assert_eq!(world.bind(&mut alice, 0x4321, peer(1)), None);
     assert!(world.ports.open.contains(&relay));
     world.send_on(&alice, 0x4321, b"hello");
-    assert_eq!(world.to_peers(), [(relay, peer(1), b"hello".to_vec())]);
-    assert_eq!(world.from_peer(relay, peer(1), b"welcome"), [(alice.route, channel_data(0x4321, b"welcome"))]);
-    assert!(world.from_peer(relay, peer(2), b"x").is_empty(), "not permitted");
-    let (_, other_port) = world.from_peer(relay, SocketAddr::new(peer(1).ip(), 5), b"x").remove(0);
+    assert_eq!(world.sent_to_peers(), [(relay, peer(1), b"hello".to_vec())]);
+    assert_eq!(world.peer_sends(relay, peer(1), b"welcome"), [(alice.route, channel_data(0x4321, b"welcome"))]);
+    assert!(world.peer_sends(relay, peer(2), b"x").is_empty(), "not permitted");
+    let (_, other_port) = world.peer_sends(relay, SocketAddr::new(peer(1).ip(), 5), b"x").remove(0);
     assert_eq!(read_data_indication(&other_port), (SocketAddr::new(peer(1).ip(), 5), b"x".to_vec()));
     let counts = world.counts();
     assert_eq!((counts.to_peers.packets, counts.to_peers.bytes), (1, 5));
@@ -27,19 +27,19 @@ fn indications_both_ways() {
     let mut alice = Client::new(&world, 1, "alice");
     let relay = world.allocate(&mut alice);
     world.send(&alice, peer(1), b"too early");
-    assert!(world.to_peers().is_empty());
+    assert!(world.sent_to_peers().is_empty());
     assert_eq!(world.permit(&mut alice, &[peer(1), peer(2)]), None);
     for data in [&b"a"[..], b"ab", b"abc", b"abcd"] {
         world.send(&alice, peer(2), data);
-        assert_eq!(world.to_peers(), [(relay, peer(2), data.to_vec())]);
-        let (route, bytes) = world.from_peer(relay, peer(2), data).remove(0);
+        assert_eq!(world.sent_to_peers(), [(relay, peer(2), data.to_vec())]);
+        let (route, bytes) = world.peer_sends(relay, peer(2), data).remove(0);
         assert_eq!((route, read_data_indication(&bytes)), (alice.route, (peer(2), data.to_vec())));
         assert_eq!(bytes.len() % 4, 0);
     }
-    let (_, nothing) = world.from_peer(relay, peer(2), b"").remove(0);
+    let (_, nothing) = world.peer_sends(relay, peer(2), b"").remove(0);
     assert_eq!(read_data_indication(&nothing), (peer(2), vec![]));
     let ids: BTreeSet<Vec<u8>> =
-        (0..10).map(|_| world.from_peer(relay, peer(2), b"x").remove(0).1[8..20].to_vec()).collect();
+        (0..10).map(|_| world.peer_sends(relay, peer(2), b"x").remove(0).1[8..20].to_vec()).collect();
     assert_eq!(ids.len(), 10, "each indication has its transaction id");
 }
 
@@ -51,9 +51,9 @@ fn on_a_stream_channel_data_is_padded() {
     world.bind(&mut alice, 0x4000, peer(1));
     for (data, padding) in [(&b"abcd"[..], 0), (b"abcde", 3), (b"abcdef", 2), (b"abcdefg", 1)] {
         let expected = [channel_data(0x4000, data), vec![0; padding]].concat();
-        assert_eq!(world.from_peer(relay, peer(1), data), [(alice.route, expected.clone())]);
+        assert_eq!(world.peer_sends(relay, peer(1), data), [(alice.route, expected.clone())]);
         world.turn.receive(world.now, alice.route, &expected, &mut world.ports);
-        assert_eq!(world.to_peers(), [(relay, peer(1), data.to_vec())], "what comes in may be padded too");
+        assert_eq!(world.sent_to_peers(), [(relay, peer(1), data.to_vec())], "what comes in may be padded too");
     }
 }
 
@@ -68,7 +68,7 @@ fn channel_data_must_be_as_long_as_it_says() {
     }
     world.send_on(&alice, 0x4001, b"not bound");
     world.send_on(&Client::new(&world, 2, "bob"), 0x4000, b"not his");
-    assert!(world.to_peers().is_empty());
+    assert!(world.sent_to_peers().is_empty());
     assert_eq!(world.dropped(Dropped::Malformed), 4);
     assert_eq!((world.dropped(Dropped::NoChannel), world.dropped(Dropped::NoAllocation)), (1, 1));
 }
@@ -84,7 +84,7 @@ fn the_first_peer_counts() {
     let (data, other) = (Data::new(b"data"), Data::new(b"other"));
     let send = |world: &mut World, attributes: &[&dyn AttributeWrite]| {
         world.receive(&alice, &indication(SEND, 9, attributes));
-        world.to_peers()
+        world.sent_to_peers()
     };
     assert_eq!(send(&mut world, &[&to_two, &to_one, &data, &other]), [(relay, peer(2), b"data".to_vec())]);
     assert_eq!(send(&mut world, &[&data, &to_one]), [(relay, peer(1), b"data".to_vec())]);
@@ -102,29 +102,29 @@ fn permissions_run_out_and_channels_with_them() {
     world.permit(&mut alice, &[peer(2)]);
     world.bind(&mut alice, 0x4000, peer(1));
     world.wait(Duration::from_millis(299_999));
-    assert_eq!(world.from_peer(relay, peer(1), b"x").len() + world.from_peer(relay, peer(2), b"x").len(), 2);
+    assert_eq!(world.peer_sends(relay, peer(1), b"x").len() + world.peer_sends(relay, peer(2), b"x").len(), 2);
     world.wait(Duration::from_millis(1));
-    assert!(world.from_peer(relay, peer(1), b"x").is_empty() && world.from_peer(relay, peer(2), b"x").is_empty());
+    assert!(world.peer_sends(relay, peer(1), b"x").is_empty() && world.peer_sends(relay, peer(2), b"x").is_empty());
     world.send_on(&alice, 0x4000, b"x");
     world.send(&alice, peer(2), b"x");
-    assert!(world.to_peers().is_empty());
+    assert!(world.sent_to_peers().is_empty());
     // Somebody else takes the place of one of them; the channel finds its permission all the same.
     world.permit(&mut alice, &[peer(3)]);
     world.permit(&mut alice, &[peer(4)]);
     world.permit(&mut alice, &[peer(1)]);
     world.send_on(&alice, 0x4000, b"again");
-    assert_eq!(world.to_peers(), [(relay, peer(1), b"again".to_vec())]);
-    assert_eq!(world.from_peer(relay, peer(1), b"x"), [(alice.route, channel_data(0x4000, b"x"))]);
+    assert_eq!(world.sent_to_peers(), [(relay, peer(1), b"again".to_vec())]);
+    assert_eq!(world.peer_sends(relay, peer(1), b"x"), [(alice.route, channel_data(0x4000, b"x"))]);
     world.wait(Duration::from_millis(299_999));
     world.send_on(&alice, 0x4000, b"last");
-    assert_eq!(world.to_peers().len(), 1);
+    assert_eq!(world.sent_to_peers().len(), 1);
     world.wait(Duration::from_millis(1));
     let fresh = world.ask(&alice, &unsigned(ALLOCATE, 5, &[])).nonce();
     alice.nonce = fresh;
     world.permit(&mut alice, &[peer(1)]);
     world.send_on(&alice, 0x4000, b"x");
-    assert!(world.to_peers().is_empty(), "600 seconds after it was bound");
-    let (_, bytes) = world.from_peer(relay, peer(1), b"x").remove(0);
+    assert!(world.sent_to_peers().is_empty(), "600 seconds after it was bound");
+    let (_, bytes) = world.peer_sends(relay, peer(1), b"x").remove(0);
     assert_eq!(read_data_indication(&bytes).0, peer(1), "permitted, but no channel");
 }
 
@@ -138,10 +138,10 @@ fn closed_ports_of_a_permitted_peer() {
     for port in [0, 22, 53, 1900, 5353, 11_211] {
         world.send(&alice, SocketAddr::new(peer(1).ip(), port), b"x");
     }
-    assert!(world.to_peers().is_empty());
+    assert!(world.sent_to_peers().is_empty());
     assert_eq!(world.dropped(Dropped::Denied), 6);
     world.send(&alice, SocketAddr::new(peer(1).ip(), 443), b"x");
-    assert_eq!(world.to_peers().len(), 1);
+    assert_eq!(world.sent_to_peers().len(), 1);
 }
 
 /// Who tries one port after the other is slowed down; the ports in use stay usable.
@@ -155,14 +155,14 @@ fn looking_for_open_ports_is_slow() {
         world.send(&alice, SocketAddr::new(peer(1).ip(), port), b"x");
         world.send(&alice, peer(2), b"media");
     }
-    let sent = world.to_peers();
+    let sent = world.sent_to_peers();
     let probes = sent.iter().filter(|(_, to, _)| to.ip() == peer(1).ip()).count();
     assert!((200..=256).contains(&probes), "{probes}");
     assert_eq!(sent.len() - probes, 1000);
     assert_eq!(world.dropped(Dropped::TooManyAddresses), 1000 - probes as u64);
     world.wait_s(10);
     (20_000..20_100).for_each(|port| world.send(&alice, SocketAddr::new(peer(1).ip(), port), b"x"));
-    assert_eq!(world.to_peers().len(), 40);
+    assert_eq!(world.sent_to_peers().len(), 40);
 }
 
 #[test]
@@ -171,20 +171,20 @@ fn our_media_is_reached_in_the_process() {
     let mut alice = Client::new(&world, 1, "alice");
     let relay = world.allocate(&mut alice);
     world.send(&alice, media(), b"x");
-    assert!(world.to_ourselves().is_empty(), "though ours, it must be permitted");
+    assert!(world.sent_to_ourselves().is_empty(), "though ours, it must be permitted");
     assert_eq!(world.permit(&mut alice, &[media()]), None);
     world.send(&alice, media(), b"check");
-    assert_eq!(world.to_ourselves(), [(relay, media(), b"check".to_vec())]);
-    let (_, bytes) = world.from_peer(relay, media(), b"answer").remove(0);
+    assert_eq!(world.sent_to_ourselves(), [(relay, media(), b"check".to_vec())]);
+    let (_, bytes) = world.peer_sends(relay, media(), b"answer").remove(0);
     assert_eq!(read_data_indication(&bytes), (media(), b"answer".to_vec()));
     assert_eq!(world.bind(&mut alice, 0x4000, media()), None);
     world.send_on(&alice, 0x4000, b"media");
-    assert_eq!(world.to_ourselves(), [(relay, media(), b"media".to_vec())]);
-    assert_eq!(world.from_peer(relay, media(), b"media"), [(alice.route, channel_data(0x4000, b"media"))]);
+    assert_eq!(world.sent_to_ourselves(), [(relay, media(), b"media".to_vec())]);
+    assert_eq!(world.peer_sends(relay, media(), b"media"), [(alice.route, channel_data(0x4000, b"media"))]);
     for port in [22, 80, 3479, 8080, 49_151] {
         world.send(&alice, SocketAddr::new(media().ip(), port), b"x");
     }
-    assert!(world.to_ourselves().is_empty() && world.to_peers().is_empty());
+    assert!(world.sent_to_ourselves().is_empty() && world.sent_to_peers().is_empty());
     assert_eq!(world.dropped(Dropped::Denied), 5);
     assert_eq!(world.ports.opened, 0, "no socket for any of it");
     assert_eq!(world.counts().in_process.packets, 2);
@@ -208,7 +208,7 @@ fn relay_to_relay_in_the_process() {
     // A relayed address that nobody has.
     let nobody = (49_152..).map(|port| SocketAddr::new(relay_v4(), port)).find(|a| *a != of_alice && *a != of_bob);
     world.send(&bob, nobody.expect("a port"), b"x");
-    assert!(world.to_peers().is_empty() && world.to_ourselves().is_empty());
+    assert!(world.sent_to_peers().is_empty() && world.sent_to_ourselves().is_empty());
     assert_eq!(world.ports.opened, 0);
     world.refresh(&mut bob, 0);
     world.send_on(&alice, 0x4000, b"x");
@@ -228,11 +228,11 @@ fn relay_to_relay_over_two_workers() {
     one.bind(&mut alice, 0x4000, of_bob);
     two.bind(&mut bob, 0x4007, of_alice);
     one.send_on(&alice, 0x4000, b"hello");
-    let across = one.to_ourselves();
+    let across = one.sent_to_ourselves();
     assert_eq!(across, [(of_alice, of_bob, b"hello".to_vec())]);
     let (from, to, bytes) = &across[0];
-    assert_eq!(two.from_peer(*to, *from, bytes), [(bob.route, channel_data(0x4007, b"hello"))]);
-    assert!(one.from_peer(of_bob, of_alice, b"x").is_empty(), "not this worker's");
+    assert_eq!(two.peer_sends(*to, *from, bytes), [(bob.route, channel_data(0x4007, b"hello"))]);
+    assert!(one.peer_sends(of_bob, of_alice, b"x").is_empty(), "not this worker's");
 }
 
 #[test]
@@ -247,8 +247,8 @@ fn byte_rates() {
     let (mut sent, mut received) = (0, 0);
     for _ in 0..10_000 {
         world.send_on(&alice, 0x4000, &data);
-        sent += world.to_peers().len();
-        received += world.from_peer(relay, peer(1), &data).len();
+        sent += world.sent_to_peers().len();
+        received += world.peer_sends(relay, peer(1), &data).len();
         world.advance(Duration::from_millis(1));
     }
     for packets in [sent, received] {
@@ -271,7 +271,7 @@ fn the_rate_of_a_user_is_that_of_all_allocations() {
         for client in &clients {
             world.send_on(client, 0x4000, &[0; 1000]);
         }
-        sent += world.to_peers().len();
+        sent += world.sent_to_peers().len();
         world.advance(Duration::from_millis(4));
     }
     assert!((1000..1300).contains(&sent), "{sent}");
@@ -305,6 +305,6 @@ fn a_connection_that_is_gone() {
     assert_eq!(world.counts().allocations, 1, "by UDP it is another");
     world.turn.disconnected(world.now, alice.route, &mut world.ports);
     world.turn.disconnected(world.now, alice.route, &mut world.ports);
-    assert!(world.from_peer(relay, peer(1), b"x").is_empty());
+    assert!(world.peer_sends(relay, peer(1), b"x").is_empty());
     world.assert_empty();
 }

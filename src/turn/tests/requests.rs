@@ -137,7 +137,7 @@ fn dont_fragment_is_not_understood() {
         [&DontFragment::new(), &XorPeerAddress::new(peer(1), 9.into()), &Data::new(b"x")];
     let message = indication(SEND, 9, &attributes);
     world.receive(&alice, &message);
-    assert!(world.to_peers().is_empty(), "RFC 8656 §11.2");
+    assert!(world.sent_to_peers().is_empty(), "RFC 8656 §11.2");
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn permissions_that_are_refused() {
     let broken = RawAttribute::new(AttributeType::new(0x12), &[0, 1, 2]);
     assert_eq!(world.request(&mut alice, CREATE_PERMISSION, &[&broken]).code(), Some(400));
     assert!(world.ports.open.is_empty(), "all or none");
-    assert!(world.from_peer(relay, peer(1), b"x").is_empty(), "all or none");
+    assert!(world.peer_sends(relay, peer(1), b"x").is_empty(), "all or none");
     let all: Vec<SocketAddr> = (0..32).map(peer).collect();
     assert_eq!(world.permit(&mut alice, &[all.clone(), all.clone()].concat()), None, "each counts once");
     assert_eq!(world.permit(&mut alice, &all), None, "they are permitted already");
@@ -206,6 +206,46 @@ fn permissions_that_are_refused() {
     assert_eq!(world.ports.open.iter().collect::<Vec<_>>(), [&relay]);
     world.wait_s(300);
     assert_eq!(world.permit(&mut alice, &[peer(32)]), None, "the others have run out");
+}
+
+/// CVE-2020-26262, CVE-2026-27624 and others: however it is written, nobody relays to what is inside.
+#[test]
+fn dangerous_peers() {
+    let mut world = World::new();
+    let mut alice = Client::new(&world, 1, "alice");
+    let both = RawAttribute::new(AttributeType::new(0x8000), &[2, 0, 0, 0]);
+    assert_eq!(world.request(&mut alice, ALLOCATE, &[&udp(), &both]).relayed().len(), 2);
+    let peers = [
+        "127.0.0.1",
+        "0.0.0.0",
+        "10.0.0.1",
+        "192.168.1.1",
+        "172.16.0.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "224.0.0.1",
+        "255.255.255.255",
+        "168.63.129.16",
+        "::",
+        "::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "::127.0.0.1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::1",
+        "fe80::1",
+        "fd00::1",
+        "ff02::1",
+        "::ffff:198.51.100.10",
+    ];
+    for (n, peer) in peers.into_iter().enumerate() {
+        let peer = SocketAddr::new(peer.parse().expect("an address"), 5000);
+        assert_eq!(world.permit(&mut alice, &[peer]), Some(403), "{peer}");
+        assert_eq!(world.bind(&mut alice, 0x4000 + n as u16, peer), Some(403), "{peer}");
+        world.send(&alice, peer, b"x");
+    }
+    assert!(world.sent_to_peers().is_empty() && world.sent_to_ourselves().is_empty());
+    assert_eq!(world.ports.opened, 0);
 }
 
 #[test]
