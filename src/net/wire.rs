@@ -91,7 +91,7 @@ impl Wires {
         let polls: Vec<Poll> = (0..workers).map(|_| Poll::new()).collect::<io::Result<_>>()?;
         let wakers: Vec<Arc<Waker>> =
             polls.iter().map(|poll| Ok(Arc::new(Waker::new(poll.registry(), WAKER)?))).collect::<io::Result<_>>()?;
-        let turn = relay::settings(&options.turn, &candidates, workers);
+        let turn = relay::settings(&options.turn, &candidates);
         let boxes: Arc<[Mailbox]> = wakers.iter().map(|waker| Mailbox::new(waker.clone())).collect();
         let mut wires = Vec::with_capacity(workers);
         for (index, poll) in polls.into_iter().enumerate() {
