@@ -215,7 +215,7 @@ impl Server {
     fn look(&mut self) {
         for (to, bytes) in packets(self.turn.to_clients()) {
             assert_eq!(to, route());
-            if bytes[0] >> 4 == 4 {
+            if bytes[0] >> 6 == 1 {
                 continue;
             }
             let message = Message::from_bytes(&bytes).expect("a STUN message");
