@@ -137,12 +137,12 @@ impl Relay {
     // --- out -----------------------------------------------------------------------------------------------------
 
     /// What is to be sent to clients; the caller clears it.
-    pub fn to_clients(&mut self) -> &mut Outbox {
+    pub fn for_clients(&mut self) -> &mut Outbox {
         self.turn.to_clients()
     }
 
     /// What goes from relayed addresses to others of this process; the caller clears it.
-    pub fn to_ourselves(&mut self) -> &mut Outbox {
+    pub fn for_ourselves(&mut self) -> &mut Outbox {
         self.turn.to_ourselves()
     }
 
