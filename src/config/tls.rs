@@ -24,7 +24,7 @@ pub struct Tls {
     pub advertised_port: u16,
     /// The name in the certificate, as it stands in a URL.
     pub host: String,
-    /// Balancers that must, and alone may, say in a PROXY protocol v2 header for whom they connect.
+    /// Balancers that must, and alone may, say in a PROXY protocol header for whom they connect.
     pub proxy_protocol_from: Vec<IpNet>,
 }
 

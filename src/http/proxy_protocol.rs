@@ -1,9 +1,11 @@
-//! The PROXY protocol, version 2: what a balancer says before a TLS connection about the client it passes on.
+//! The PROXY protocol: what a balancer says before a TLS connection about the client it passes on, in version 2 or, as nginx
+//! does, in version 1.
 //! <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>
 
 use std::io;
 use std::net::SocketAddr;
 
+use ppp::v1;
 use ppp::v2::{Addresses, Command, Header, ParseError, Protocol};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -11,6 +13,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const FIXED_BYTES: usize = 16;
 /// The longest rest of a header taken: addresses, and the few hundred bytes of what balancers add about TLS and themselves.
 const MAX_REST_BYTES: usize = 2048;
+
+/// The longest line of version 1, CRLF included (§2.1).
+const MAX_LINE_BYTES: usize = 107;
 
 /// Both ends of a client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +28,9 @@ pub struct Ends {
 pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Ends>> {
     let mut bytes = vec![0; FIXED_BYTES];
     stream.read_exact(&mut bytes).await?;
+    if bytes.starts_with(v1::PROTOCOL_PREFIX.as_bytes()) {
+        return read_line(stream, bytes).await.map(Some);
+    }
     let rest = usize::from(u16::from_be_bytes([bytes[FIXED_BYTES - 2], bytes[FIXED_BYTES - 1]]));
     // Whether it is a header at all shows in its beginning: only then is its length one.
     match Header::try_from(&bytes[..]) {
@@ -35,10 +43,7 @@ pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
     bytes.resize(FIXED_BYTES + rest, 0);
     stream.read_exact(&mut bytes[FIXED_BYTES..]).await?;
     let header = Header::try_from(&bytes[..]).map_err(io::Error::other)?;
-    let ends = |client: SocketAddr, local: SocketAddr| {
-        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-        Ok(Some(Ends { client: canonical(client), local: canonical(local) }))
-    };
+    let ends = |client: SocketAddr, local: SocketAddr| Ok(Some(Ends::new(client, local)));
     match (header.command, header.protocol, header.addresses) {
         (Command::Local, ..) => Ok(None),
         (Command::Proxy, Protocol::Stream, Addresses::IPv4(a)) => {
@@ -48,6 +53,33 @@ pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
             ends((a.source_address, a.source_port).into(), (a.destination_address, a.destination_port).into())
         }
         (Command::Proxy, ..) => Err(io::Error::other("a PROXY protocol header without TCP addresses")),
+    }
+}
+
+/// Version 1: one line of text. Nothing tells how long it is but its end, so it is read byte by byte.
+async fn read_line(stream: &mut (impl AsyncRead + Unpin), mut line: Vec<u8>) -> io::Result<Ends> {
+    while !line.ends_with(b"\r\n") {
+        if line.len() == MAX_LINE_BYTES {
+            return Err(io::Error::other("a PROXY protocol header without an end"));
+        }
+        line.push(stream.read_u8().await?);
+    }
+    let header = v1::Header::try_from(&line[..]).map_err(io::Error::other)?;
+    match header.addresses {
+        v1::Addresses::Tcp4(a) => {
+            Ok(Ends::new((a.source_address, a.source_port).into(), (a.destination_address, a.destination_port).into()))
+        }
+        v1::Addresses::Tcp6(a) => {
+            Ok(Ends::new((a.source_address, a.source_port).into(), (a.destination_address, a.destination_port).into()))
+        }
+        v1::Addresses::Unknown => Err(io::Error::other("a PROXY protocol header without TCP addresses")),
+    }
+}
+
+impl Ends {
+    fn new(client: SocketAddr, local: SocketAddr) -> Ends {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        Ends { client: canonical(client), local: canonical(local) }
     }
 }
 
@@ -83,6 +115,12 @@ mod tests {
         let longest = [&V4[..], &[0; MAX_REST_BYTES - 12]].concat();
         for (bytes, expected, what) in [
             (header(0x21, 0x11, &V4), Some(v4.clone()), "IPv4"),
+            (b"PROXY TCP4 192.0.2.1 198.51.100.1 4660 443\r\n".to_vec(), Some(v4.clone()), "IPv4, version 1"),
+            (
+                b"PROXY TCP6 2001:db8::9 ::1 80 443\r\n".to_vec(),
+                Some(("[2001:db8::9]:80".into(), "[::1]:443".into())),
+                "IPv6, version 1",
+            ),
             (header(0x21, 0x11, &with_more), Some(v4.clone()), "with TLVs"),
             (header(0x21, 0x11, &longest), Some(v4), "as long as it may be"),
             (header(0x21, 0x21, &v6), Some(("[2001:db8::9]:80".into(), "[::1]:443".into())), "IPv6"),
@@ -99,7 +137,10 @@ mod tests {
     async fn what_is_no_header_is_refused_without_reading_on() {
         let rest = [0x5a; 4096];
         for (bytes, what) in [
-            (b"PROXY TCP4 192.0.2.1 198.51.100.1 4660 443\r\n".to_vec(), "version 1"),
+            ([&b"PROXY TCP4 192.0.2.1 198.51.100.1 4660"[..], &[b' '; 70]].concat(), "version 1 without an end"),
+            (b"PROXY TCP4 192.0.2.1 198.51.100.1 4660\r\n".to_vec(), "version 1 without a port"),
+            (b"PROXY TCP4 ::1 ::1 4660 443\r\n".to_vec(), "version 1 with the other family"),
+            (b"PROXY UNKNOWN a b c d e\r\n".to_vec(), "version 1 of nobody"),
             (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x01\x02\x03\x04\x05".to_vec(), "TLS"),
             (header(0x11, 0x11, &V4), "another version"),
             (header(0x22, 0x11, &V4), "another command"),

@@ -141,8 +141,8 @@ impl Tls {
                 // A balancer that is set up wrongly lets nobody through. Health checks that only connect are no news.
                 if error.kind() != io::ErrorKind::UnexpectedEof && !self.warned.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
-                        "a peer in tls.proxy_protocol_from does not send a PROXY protocol v2 header: {error}; set its \
-                         backend to send-proxy-v2, or take it out of that list"
+                        "a peer in tls.proxy_protocol_from does not send a PROXY protocol header: {error}; let it send \
+                         one (send-proxy-v2, proxy_protocol on), or take it out of that list"
                     );
                 }
                 Err(error)

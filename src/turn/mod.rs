@@ -100,13 +100,14 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 25 Mbit/s: several videos. An hour is what RFC 8656 §7.2 recommends as the most. A client is refused a few times when
-    /// it starts, on each of its networks, and several share an address; Binding requests also keep their NATs open.
+    /// 25 Mbit/s: several videos. An hour is what RFC 8656 §7.2 recommends as the most. A client is refused up to six times
+    /// when it starts, and an office behind one address that meets at nine sharp must not wait for its nonces; who forges a
+    /// source makes us send it 14 kB/s with as many. Binding requests also keep NATs open.
     fn default() -> Self {
         Limits {
             bytes_per_second: 25_000_000 / 8,
             max_lifetime: Duration::from_secs(3600),
-            refusals_per_second: 20,
+            refusals_per_second: 200,
             bindings_per_second: 100,
         }
     }
