@@ -140,6 +140,10 @@ pub struct Load {
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
     pub sizes: Vec<usize>,
     /// Look for the largest number that the server bears (loss ≤ 0.1 %, p99 ≤ 5 ms), up to this; starts at the first of --sizes
+    ///
+    /// Overload lasts: receivers ask for what they lost. After a size that was too much everybody leaves and the next one starts
+    /// afresh: with --spawn in a new server (also of --server-binary), with --url once the server's process is idle (--pid), or,
+    /// where that is not known, after five seconds.
     #[arg(long, value_name = "N")]
     pub sweep: Option<usize>,
     /// How many publish; scenario A has 10 by default, others 1

@@ -233,7 +233,7 @@ impl Cpu {
 }
 
 fn cpu(before: Usage, after: Usage) -> Duration {
-    (after.user + after.system).saturating_sub(before.user + before.system)
+    after.cpu().saturating_sub(before.cpu())
 }
 
 fn curve(histogram: &Histogram) -> Vec<(f64, f64)> {

@@ -1,11 +1,13 @@
 //! What is played: the scenarios, the people in the room, the stages that are measured.
 
+mod afresh;
 mod population;
 mod run;
 pub mod scoreboard;
 mod stage;
 mod sweep;
 
+pub use afresh::{Afresh, Restart};
 pub use population::{Population, Shape};
 pub use run::{Run, RunError};
 pub use stage::Plan;
