@@ -17,6 +17,8 @@ use crate::scenario::scoreboard::{Scoreboard, Trial};
 use crate::scenario::{Afresh, Population, Run, RunError, Scenario, Shape};
 use crate::server::process::Process;
 use crate::server::{self, Spawned, StartError};
+use crate::turn;
+use crate::turn::args::TurnArgs;
 
 /// The room of every run; a server that runs on keeps nothing of it.
 const ROOM: &str = "loadtest";
@@ -27,6 +29,8 @@ pub enum Error {
     Start(#[from] StartError),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(transparent)]
+    Turn(#[from] turn::TurnError),
     #[error("cannot read process {0}: {1}; is --pid the server's process, and is it on this machine?")]
     Pid(u32, io::Error),
     #[error("{0}: {1}")]
@@ -55,6 +59,37 @@ pub fn run(args: &RunArgs) -> Result<Vec<String>, Error> {
     machine::raise_open_files();
     let cores = generator_cores(args.target.spawn.map(|_| args.target.server_core))?;
     let report = play(args.scenario, &args.target, &args.load, &cores)?;
+    write_report(&args.output, &report)?;
+    if let Some(old) = old {
+        println!("\n{}", compare::render(&old, &report));
+    }
+    Ok(args.limits.broken(&report.stages))
+}
+
+/// Fills a TURN server. Gives the limits that were broken.
+pub fn turn(args: &TurnArgs) -> Result<Vec<String>, Error> {
+    let old = args.output.compare.as_deref().map(read_report).transpose()?;
+    machine::raise_open_files();
+    let target = &args.target;
+    let cores = generator_cores(target.coturn.then_some(target.server_core))?;
+    let process = |pid: u32| Process::new(pid).map_err(|error| Error::Pid(pid, error));
+    // Ends with this value.
+    let spawned;
+    let (name, server, secret, process) = match (target.server, &target.secret) {
+        (Some(server), Some(secret)) => {
+            (server.to_string(), server, secret.as_str(), target.pid.map(process).transpose()?)
+        }
+        _ => {
+            let (coturn, server) = server::coturn::spawn(target.server_binary.clone(), &[target.server_core])?;
+            spawned = coturn;
+            ("coturn".into(), server, server::coturn::SECRET, Some(process(spawned.pid())?))
+        }
+    };
+    let settings = args.load.settings(server, secret, &cores);
+    let mut lines = table::Lines::default();
+    let report =
+        turn::play(&name, &args.load.plan(), &settings, process.as_ref(), |stage| print!("{}", lines.next(stage)))?;
+    println!("\n{}\n{}", table::title(&report), table::render(&report.stages));
     write_report(&args.output, &report)?;
     if let Some(old) = old {
         println!("\n{}", compare::render(&old, &report));
@@ -224,22 +259,8 @@ async fn play_on(
     };
     let mut run = Run::new(plan, engine, population, process, cores.len())?;
     run.afresh = afresh;
-    let mut first = true;
-    let (stages, knee) = run
-        .play(|stage| {
-            let text = table::render(std::slice::from_ref(stage));
-            // The head once, then only lines.
-            let lines = if std::mem::take(&mut first) {
-                text
-            } else {
-                text.lines().skip(2).collect::<Vec<_>>().join("\n") + "\n"
-            };
-            print!("{lines}");
-            for remark in table::remarks(stage) {
-                println!("      {remark}");
-            }
-        })
-        .await?;
+    let mut lines = table::Lines::default();
+    let (stages, knee) = run.play(|stage| print!("{}", lines.next(stage))).await?;
     report.suite = run.population.suite.into();
     (report.stages, report.knee) = (stages, knee);
     println!("\n{}\n{}", table::title(&report), table::render(&report.stages));

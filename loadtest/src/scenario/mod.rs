@@ -32,6 +32,9 @@ pub enum Scenario {
     L,
     /// Loss: video over a network that drops packets
     X,
+    /// Relaying by a TURN server: has a command of its own
+    #[value(skip)]
+    T,
 }
 
 impl Scenario {
@@ -44,6 +47,7 @@ impl Scenario {
             Scenario::C => "churn",
             Scenario::L => "latency",
             Scenario::X => "loss",
+            Scenario::T => "relay",
         }
     }
 
