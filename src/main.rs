@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use parlour::config::{self, Config, LogFormat, Problems};
+use parlour::http::Tls;
 use parlour::matrix::OpenId;
 use parlour::serve::announcement;
 use tracing::level_filters::LevelFilter;
@@ -73,6 +74,7 @@ fn check(file: &ConfigFile) -> Result<(), String> {
     let has_key = config::existing_api_keys(&config).map_err(|problem| Problems::from(problem).to_string())?.is_some();
     let config = Arc::new(config);
     OpenId::new(config.clone())?;
+    config.tls.as_ref().map(Tls::load).transpose()?;
     println!("{} is fine.", file.config.display());
     if !has_key {
         println!("An API key will be generated into {} at the first start.", config.data_dir.display());
@@ -90,10 +92,17 @@ fn load(file: &ConfigFile) -> Result<Config, String> {
     Config::load(&file.config, variables).map_err(|problems| problems.to_string())
 }
 
+/// They warn of every malformed message, which anybody can send, and may tell keys.
+const PARSERS_OF_STRANGERS: [&str; 3] = ["stun_types", "stun_proto", "turn_types"];
+
 fn start_log(config: &Config) {
     // A lone level is ours: libraries tell addresses of users at info.
     let filter = match config.log.level.parse::<LevelFilter>() {
-        Ok(level) => Targets::new().with_default(LevelFilter::WARN.min(level)).with_target("parlour", level),
+        Ok(level) => PARSERS_OF_STRANGERS
+            .iter()
+            .fold(Targets::new(), |targets, parser| targets.with_target(*parser, LevelFilter::OFF))
+            .with_default(LevelFilter::WARN.min(level))
+            .with_target("parlour", level),
         Err(_) => config.log.level.parse().unwrap_or_default(),
     };
     let layer =
