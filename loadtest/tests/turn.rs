@@ -24,6 +24,7 @@ fn start_coturn() -> Option<(Spawned, SocketAddr)> {
 fn settings(server: SocketAddr) -> Settings {
     Settings {
         server,
+        locals: Vec::new(),
         secret: coturn::SECRET.into(),
         user: "test".into(),
         per_user: 1,
@@ -79,6 +80,7 @@ fn two_clients_reach_each_other() {
     let change = |settings: &mut Settings| {
         (settings.peer, settings.direction) = (Peer::Pair, Direction::Up);
         (settings.per_user, settings.burst) = (2, 1);
+        settings.locals = vec![[127, 0, 0, 1].into(), [127, 0, 0, 2].into()];
     };
     let Some(report) = play(&[8], change) else { return };
     check(&report.unwrap().stages[0], 8, 8);

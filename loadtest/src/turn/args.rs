@@ -1,6 +1,6 @@
 //! The command line of `parlour-loadtest turn`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -88,6 +88,9 @@ pub struct Load {
     /// User names are this with a number
     #[arg(long, default_value = "loadtest", value_name = "NAME")]
     pub user: String,
+    /// Addresses of this machine that clients have, in turns; servers limit what one address may ask
+    #[arg(long, value_delimiter = ',', value_name = "IP,…")]
+    pub local_addresses: Vec<IpAddr>,
     /// Makes transaction ids; the same seed makes the same
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -118,6 +121,7 @@ impl Load {
         let direction = if matches!(peer, Peer::Address(_)) { Direction::Up } else { direction };
         Settings {
             server,
+            locals: self.local_addresses.clone(),
             secret: secret.to_owned(),
             user: self.user.clone(),
             per_user: self.per_user.max(1),

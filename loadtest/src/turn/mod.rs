@@ -23,7 +23,7 @@ mod run;
 mod worker;
 mod workers;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use run::{Plan, TurnError, play};
@@ -65,6 +65,8 @@ impl Direction {
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub server: SocketAddr,
+    /// The addresses of the clients' sockets, in turns; the sinks have the first. Empty: the one that leads to the server.
+    pub locals: Vec<IpAddr>,
     /// Signs credentials.
     pub secret: String,
     /// User names begin with it.

@@ -82,7 +82,8 @@ impl Worker {
     pub fn open(index: usize, settings: Settings, commands: Receiver<Command>) -> io::Result<(Worker, Waker)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let local = SocketAddr::new(local_towards(settings.server), 0);
+        let local = settings.locals.first().copied().unwrap_or_else(|| local_towards(settings.server));
+        let local = SocketAddr::new(local, 0);
         let (mut sink, sink_state) = bind(local, SINK_BUFFER_BYTES)?;
         poll.registry().register(&mut sink, SINK, Interest::READABLE)?;
         let worker = Worker {
@@ -221,7 +222,9 @@ impl Worker {
         let number = self.index + place * self.settings.threads;
         let user = format!("{}-{}", self.settings.user, number / self.settings.per_user.max(1));
         let credentials = Credentials::now(&self.settings.secret, &user);
-        let local = SocketAddr::new(self.sink_address.ip(), 0);
+        let locals = &self.settings.locals;
+        let ip = locals.get(number % locals.len().max(1)).copied().unwrap_or(self.sink_address.ip());
+        let local = SocketAddr::new(ip, 0);
         let mut allocation = Allocation::open(local, self.settings.server, credentials, now, &mut self.random)?;
         self.poll.registry().register(&mut allocation.socket, Token(FIRST + place), Interest::READABLE)?;
         self.allocations.push(allocation);
