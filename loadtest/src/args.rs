@@ -24,7 +24,7 @@ use crate::turn::args::TurnArgs;
   parlour-loadtest run M --url ws://127.0.0.1:8080 --key mykey --secret … --pid 1234 --sizes 10
   parlour-loadtest run V --spawn parlour --sizes 200 --max-cpu-us-per-packet 2.2 --max-p99-ms 1
   parlour-loadtest scoreboard --trials 5
-  parlour-loadtest turn --coturn --sizes 100,1000 --rate 50 --burst 5
+  parlour-loadtest turn --spawn coturn --sizes 100,1000 --rate 50 --burst 5
   parlour-loadtest turn --server 127.0.0.1:3478 --secret … --pid 1234 --peer pair --max-loss 0")]
 pub struct Cli {
     #[command(subcommand)]

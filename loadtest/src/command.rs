@@ -18,7 +18,7 @@ use crate::scenario::{Afresh, Population, Run, RunError, Scenario, Shape};
 use crate::server::process::Process;
 use crate::server::{self, Spawned, StartError};
 use crate::turn;
-use crate::turn::args::TurnArgs;
+use crate::turn::args::{Relay, TurnArgs};
 
 /// The room of every run; a server that runs on keeps nothing of it.
 const ROOM: &str = "loadtest";
@@ -71,20 +71,25 @@ pub fn turn(args: &TurnArgs) -> Result<Vec<String>, Error> {
     let old = args.output.compare.as_deref().map(read_report).transpose()?;
     machine::raise_open_files();
     let target = &args.target;
-    let cores = generator_cores(target.coturn.then_some(target.server_core))?;
+    let cores = generator_cores(target.spawn.map(|_| target.server_core))?;
     let process = |pid: u32| Process::new(pid).map_err(|error| Error::Pid(pid, error));
-    // Ends with this value.
-    let spawned;
-    let (name, server, secret, process) = match (target.server, &target.secret) {
-        (Some(server), Some(secret)) => {
-            (server.to_string(), server, secret.as_str(), target.pid.map(process).transpose()?)
+    let (binary, core) = (target.server_binary.clone(), [target.server_core]);
+    // The one that is started ends with `_spawned`.
+    let (name, server, secret, pid, _spawned) = match (target.spawn, target.server) {
+        (Some(Relay::Parlour), _) => {
+            let (spawned, _, server) = server::parlour::spawn(binary, &core)?;
+            ("parlour".into(), server, server::parlour::SECRET, Some(spawned.pid()), Some(spawned))
         }
-        _ => {
-            let (coturn, server) = server::coturn::spawn(target.server_binary.clone(), &[target.server_core])?;
-            spawned = coturn;
-            ("coturn".into(), server, server::coturn::SECRET, Some(process(spawned.pid())?))
+        (Some(Relay::Coturn), _) => {
+            let (spawned, server) = server::coturn::spawn(binary, &core)?;
+            ("coturn".into(), server, server::coturn::SECRET, Some(spawned.pid()), Some(spawned))
         }
+        (None, Some(server)) => {
+            (server.to_string(), server, target.secret.as_deref().unwrap_or_default(), target.pid, None)
+        }
+        (None, None) => return Err(Error::Url("name a server with --spawn or --server".into())),
     };
+    let process = pid.map(process).transpose()?;
     let settings = args.load.settings(server, secret, &cores);
     let mut lines = table::Lines::default();
     let report =
@@ -196,7 +201,7 @@ fn spawned(target: &Target, kind: Spawn) -> Result<Tested, StartError> {
     let (binary, server_core) = (target.server_binary.clone(), [target.server_core]);
     let (name, local, server, driver) = match kind {
         Spawn::Parlour => {
-            let (server, url) = server::parlour::spawn(binary, &server_core)?;
+            let (server, url, _) = server::parlour::spawn(binary, &server_core)?;
             let driver = LiveKit::new(&url, server::parlour::KEY, server::parlour::SECRET, ROOM);
             ("parlour", target.local_address.unwrap_or(server::LOOPBACK), server, Driver::LiveKit(driver))
         }

@@ -1,11 +1,11 @@
 //! Whole scenarios, small, against a real server in this process. They assert counts, never times: the machine may be busy.
 
+mod own;
+
 use std::cell::Cell;
-use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use parlour::config::Config;
 use parlour_loadtest::driver::Driver;
 use parlour_loadtest::driver::livekit::LiveKit;
 use parlour_loadtest::engine::{Engine, Settings};
@@ -13,33 +13,16 @@ use parlour_loadtest::media::Pacing;
 use parlour_loadtest::report::{Report, Stage, html, table};
 use parlour_loadtest::scenario::{Afresh, Plan, Population, Run, Scenario, Shape};
 use parlour_loadtest::server::process::Process;
-use parlour_loadtest::server::{LOOPBACK, StartError, parlour as own};
+use parlour_loadtest::server::{LOOPBACK, StartError, parlour as server};
 use parlour_loadtest::{driver::JoinError, machine};
 
-/// Starts the server on a thread of its own; it ends with the process. Gives its URL.
+/// Gives its URL.
 fn start_server() -> String {
-    let folder = tempfile::tempdir().unwrap().keep();
-    let free = || TcpListener::bind((LOOPBACK, 0)).unwrap().local_addr().unwrap().port();
-    let (http, media) = (free(), free());
-    let file = folder.join("parlour.toml");
-    std::fs::write(&file, own::config(http, media, &folder.display().to_string())).unwrap();
-    let config = Config::load(&file, std::iter::empty()).unwrap_or_else(|problems| panic!("{problems}"));
-    std::fs::remove_dir_all(folder).unwrap();
-    std::thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(parlour::serve::run(config)).unwrap();
-    });
-    for _ in 0..200 {
-        if TcpStream::connect((LOOPBACK, http)).is_ok() {
-            return format!("ws://{LOOPBACK}:{http}");
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("the server did not start");
+    format!("ws://{}", own::start().0)
 }
 
 fn driver(url: &str) -> Driver {
-    Driver::LiveKit(LiveKit::new(url, own::KEY, own::SECRET, "room"))
+    Driver::LiveKit(LiveKit::new(url, server::KEY, server::SECRET, "room"))
 }
 
 /// A run against a server of its own: `change` makes it another one than two seconds of three receivers.
@@ -170,7 +153,7 @@ fn a_wrong_secret_is_named() {
     });
     let engine = engine.unwrap();
     let join = |url: &str, secret: &str| {
-        let driver = Driver::LiveKit(LiveKit::new(url, own::KEY, secret, "room"));
+        let driver = Driver::LiveKit(LiveKit::new(url, server::KEY, secret, "room"));
         let shape = Shape { scenario: Scenario::V, publishers: 1, join_rate: 1.0, seed: 1 };
         let mut population = Population::new(shape, driver, engine.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -179,7 +162,7 @@ fn a_wrong_secret_is_named() {
     let refused = join(&url, "another-secret-0123456789-0123456789");
     assert!(matches!(refused, JoinError::Refused { status: 401, .. }), "{refused}");
     assert!(refused.to_string().contains("--secret"));
-    let unreachable = join("ws://127.0.0.1:1", own::SECRET);
+    let unreachable = join("ws://127.0.0.1:1", server::SECRET);
     assert!(matches!(unreachable, JoinError::Unreachable { .. }), "{unreachable}");
 }
 

@@ -1,5 +1,7 @@
-//! Whole runs, small, against coturn. They assert counts, never times: the machine may be busy. Where coturn is not installed
-//! they say so and pass.
+//! Whole runs, small, against coturn and our own server. They assert counts, never times: the machine may be busy. Where coturn is not installed
+//! those that need it say so and pass.
+
+mod own;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use parlour_loadtest::machine;
 use parlour_loadtest::report::{Report, Stage};
 use parlour_loadtest::server::process::Process;
-use parlour_loadtest::server::{Spawned, coturn};
+use parlour_loadtest::server::{Spawned, coturn, parlour};
 use parlour_loadtest::turn::{self, Direction, Peer, Plan, Settings, TurnError};
 
 /// One thread, whose numbers everybody can follow.
@@ -83,6 +85,17 @@ fn two_clients_reach_each_other() {
         settings.locals = vec![[127, 0, 0, 1].into(), [127, 0, 0, 2].into()];
     };
     let Some(report) = play(&[8], change) else { return };
+    check(&report.unwrap().stages[0], 8, 8);
+}
+
+#[test]
+fn two_clients_reach_each_other_through_our_own_server() {
+    let (_, address) = own::start();
+    let mut settings = settings(address);
+    (settings.peer, settings.direction) = (Peer::Pair, Direction::Up);
+    settings.secret = parlour::SECRET.into();
+    let plan = Plan { sizes: vec![8], duration: Duration::from_secs(2), settle: Duration::from_millis(500) };
+    let report = turn::play("parlour", &plan, &settings, Some(&Process::this().unwrap()), |_| ());
     check(&report.unwrap().stages[0], 8, 8);
 }
 

@@ -27,23 +27,29 @@ pub struct TurnArgs {
     pub limits: Limits,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Relay {
+    Parlour,
+    Coturn,
+}
+
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Server")]
 pub struct Target {
     /// Use the server that runs here, e.g. 127.0.0.1:3478; give its --secret
-    #[arg(long, value_name = "IP:PORT", required_unless_present = "coturn", requires = "secret")]
+    #[arg(long, value_name = "IP:PORT", required_unless_present = "spawn", requires = "secret")]
     pub server: Option<SocketAddr>,
-    /// Start coturn's `turnserver` for the run, on a core of its own
-    #[arg(long, conflicts_with_all = ["server", "pid", "secret"])]
-    pub coturn: bool,
+    /// Start this server for the run, on a core of its own. Parlour relays to no socket of its own machine: take `--peer pair`
+    #[arg(long, value_enum, conflicts_with_all = ["server", "pid", "secret"])]
+    pub spawn: Option<Relay>,
     /// The secret that the server shares with whoever gives credentials (TURN REST API; coturn's --static-auth-secret)
     #[arg(long)]
     pub secret: Option<String>,
     /// Process of the server at --server, whose CPU time and memory are reported
     #[arg(long)]
     pub pid: Option<u32>,
-    /// The program to start instead of the one in the path
-    #[arg(long, value_name = "FILE", requires = "coturn")]
+    /// The program to start instead of the one beside this program, or in the path
+    #[arg(long, value_name = "FILE", requires = "spawn")]
     pub server_binary: Option<PathBuf>,
     /// The core of the server that is started; the generator takes the others
     #[arg(long, default_value_t = 0, value_name = "CORE")]
