@@ -11,6 +11,7 @@ use crate::report::limits::Limits;
 use crate::scenario::scoreboard::Entry;
 use crate::scenario::{Plan, Scenario};
 use crate::server::parlour;
+use crate::turn::args::TurnArgs;
 
 /// Load generator for WebRTC SFUs: real ICE and DTLS for each client, then sinks light enough that the server is what fills up.
 ///
@@ -22,7 +23,9 @@ use crate::server::parlour;
   parlour-loadtest run A --spawn janus --sweep 2000 --html audio.html
   parlour-loadtest run M --url ws://127.0.0.1:8080 --key mykey --secret … --pid 1234 --sizes 10
   parlour-loadtest run V --spawn parlour --sizes 200 --max-cpu-us-per-packet 2.2 --max-p99-ms 1
-  parlour-loadtest scoreboard --trials 5")]
+  parlour-loadtest scoreboard --trials 5
+  parlour-loadtest turn --spawn coturn --sizes 100,1000 --rate 50 --burst 5
+  parlour-loadtest turn --server 127.0.0.1:3478 --secret … --pid 1234 --peer pair --max-loss 0")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -34,6 +37,11 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Play scenarios against several servers in turns, and write a Markdown table
     Scoreboard(Box<ScoreboardArgs>),
+    /// Fill a TURN server with allocations and relay through them
+    ///
+    /// Speaks the standard (RFC 8656) by UDP, with credentials by time. "Join" is the time from the first request until the
+    /// channel is bound: three round trips and a challenge. Delay is that of the whole way through the server.
+    Turn(Box<TurnArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -140,6 +148,10 @@ pub struct Load {
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
     pub sizes: Vec<usize>,
     /// Look for the largest number that the server bears (loss ≤ 0.1 %, p99 ≤ 5 ms), up to this; starts at the first of --sizes
+    ///
+    /// Overload lasts: receivers ask for what they lost. After a size that was too much everybody leaves and the next one starts
+    /// afresh: with --spawn in a new server (also of --server-binary), with --url once the server's process is idle (--pid), or,
+    /// where that is not known, after five seconds.
     #[arg(long, value_name = "N")]
     pub sweep: Option<usize>,
     /// How many publish; scenario A has 10 by default, others 1

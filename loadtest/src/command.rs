@@ -1,8 +1,10 @@
 //! What the program does: puts server, engine and scenario together, and writes down what came out.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::args::{Kind, Load, Output, RunArgs, ScoreboardArgs, Spawn, Target};
 use crate::driver::Driver;
@@ -12,9 +14,11 @@ use crate::engine::{self, Engine};
 use crate::machine::{self, Cores, Machine};
 use crate::report::{Report, compare, html, table};
 use crate::scenario::scoreboard::{Scoreboard, Trial};
-use crate::scenario::{Population, Run, RunError, Scenario, Shape};
+use crate::scenario::{Afresh, Population, Run, RunError, Scenario, Shape};
 use crate::server::process::Process;
 use crate::server::{self, Spawned, StartError};
+use crate::turn;
+use crate::turn::args::{Relay, TurnArgs};
 
 /// The room of every run; a server that runs on keeps nothing of it.
 const ROOM: &str = "loadtest";
@@ -25,6 +29,8 @@ pub enum Error {
     Start(#[from] StartError),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(transparent)]
+    Turn(#[from] turn::TurnError),
     #[error("cannot read process {0}: {1}; is --pid the server's process, and is it on this machine?")]
     Pid(u32, io::Error),
     #[error("{0}: {1}")]
@@ -53,6 +59,42 @@ pub fn run(args: &RunArgs) -> Result<Vec<String>, Error> {
     machine::raise_open_files();
     let cores = generator_cores(args.target.spawn.map(|_| args.target.server_core))?;
     let report = play(args.scenario, &args.target, &args.load, &cores)?;
+    write_report(&args.output, &report)?;
+    if let Some(old) = old {
+        println!("\n{}", compare::render(&old, &report));
+    }
+    Ok(args.limits.broken(&report.stages))
+}
+
+/// Fills a TURN server. Gives the limits that were broken.
+pub fn turn(args: &TurnArgs) -> Result<Vec<String>, Error> {
+    let old = args.output.compare.as_deref().map(read_report).transpose()?;
+    machine::raise_open_files();
+    let target = &args.target;
+    let cores = generator_cores(target.spawn.map(|_| target.server_core))?;
+    let process = |pid: u32| Process::new(pid).map_err(|error| Error::Pid(pid, error));
+    let (binary, core) = (target.server_binary.clone(), [target.server_core]);
+    // The one that is started ends with `_spawned`.
+    let (name, server, secret, pid, _spawned) = match (target.spawn, target.server) {
+        (Some(Relay::Parlour), _) => {
+            let (spawned, _, server) = server::parlour::spawn(binary, &core)?;
+            ("parlour".into(), server, server::parlour::SECRET, Some(spawned.pid()), Some(spawned))
+        }
+        (Some(Relay::Coturn), _) => {
+            let (spawned, server) = server::coturn::spawn(binary, &core)?;
+            ("coturn".into(), server, server::coturn::SECRET, Some(spawned.pid()), Some(spawned))
+        }
+        (None, Some(server)) => {
+            (server.to_string(), server, target.secret.as_deref().unwrap_or_default(), target.pid, None)
+        }
+        (None, None) => return Err(Error::Url("name a server with --spawn or --server".into())),
+    };
+    let process = pid.map(process).transpose()?;
+    let settings = args.load.settings(server, secret, &cores);
+    let mut lines = table::Lines::default();
+    let report =
+        turn::play(&name, &args.load.plan(), &settings, process.as_ref(), |stage| print!("{}", lines.next(stage)))?;
+    println!("\n{}\n{}", table::title(&report), table::render(&report.stages));
     write_report(&args.output, &report)?;
     if let Some(old) = old {
         println!("\n{}", compare::render(&old, &report));
@@ -95,15 +137,30 @@ pub fn scoreboard(args: &ScoreboardArgs) -> Result<(), Error> {
 
 /// Plays one scenario and prints it.
 fn play(scenario: Scenario, target: &Target, load: &Load, cores: &Cores) -> Result<Report, Error> {
-    let tested = tested(target)?;
+    let tested = Rc::new(RefCell::new(tested(target)?));
+    let afresh = afresh(target, &tested);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(play_on(scenario, load, &tested, cores));
+    let report = runtime.block_on(play_on(scenario, load, &tested, afresh, cores));
     if report.is_err()
-        && let Some(server) = &tested.spawned
+        && let Some(server) = &tested.borrow().spawned
     {
         eprintln!("the end of the server's log:\n{}", server.log_end());
     }
     report
+}
+
+/// A server that was started for this run is replaced; one that ran before is waited for.
+fn afresh(target: &Target, tested: &Rc<RefCell<Tested>>) -> Afresh {
+    let Some(kind) = target.spawn else { return Afresh::Wait };
+    let (target, tested) = (target.clone(), Rc::clone(tested));
+    Afresh::Restart(Box::new(move || {
+        // The old one first: two would share the core.
+        tested.borrow_mut().spawned = None;
+        let new = spawned(&target, kind)?;
+        let reached = (new.driver.clone(), new.process.clone().ok_or(io::Error::other("it has no process"))?);
+        *tested.borrow_mut() = new;
+        Ok(reached)
+    }))
 }
 
 /// The generator's cores, on which this thread and all it starts will stay. A server that is started gets one of its own.
@@ -122,46 +179,41 @@ fn generator_cores(server: Option<usize>) -> Result<Cores, Error> {
 }
 
 fn tested(target: &Target) -> Result<Tested, Error> {
+    if let Some(kind) = target.spawn {
+        return Ok(spawned(target, kind)?);
+    }
+    let Some(url) = &target.url else { return Err(Error::Url("name a server with --spawn or --url".into())) };
+    if !url.starts_with("ws://") {
+        return Err(Error::Url(format!("--url {url}: must start with ws://, the port without TLS")));
+    }
+    let driver = match target.driver {
+        Kind::Livekit => Driver::LiveKit(LiveKit::new(url, &target.key, &target.secret, ROOM)),
+        Kind::Janus => Driver::Janus(Janus::new(url)),
+    };
+    let local = target.local_address.unwrap_or_else(|| address_towards(url));
     let process = |pid: u32| Process::new(pid).map_err(|error| Error::Pid(pid, error));
-    let server_core = [target.server_core];
-    match (target.spawn, &target.url) {
-        (Some(Spawn::Parlour), _) => {
-            let (spawned, url) = server::parlour::spawn(target.server_binary.clone(), &server_core)?;
-            Ok(Tested {
-                name: "parlour".into(),
-                driver: Driver::LiveKit(LiveKit::new(&url, server::parlour::KEY, server::parlour::SECRET, ROOM)),
-                process: Some(process(spawned.pid())?),
-                local: target.local_address.unwrap_or(server::LOOPBACK),
-                spawned: Some(spawned),
-            })
+    let process = target.pid.map(process).transpose()?;
+    Ok(Tested { name: url.clone(), driver, process, local, spawned: None })
+}
+
+/// Starts a server for this run.
+fn spawned(target: &Target, kind: Spawn) -> Result<Tested, StartError> {
+    let (binary, server_core) = (target.server_binary.clone(), [target.server_core]);
+    let (name, local, server, driver) = match kind {
+        Spawn::Parlour => {
+            let (server, url, _) = server::parlour::spawn(binary, &server_core)?;
+            let driver = LiveKit::new(&url, server::parlour::KEY, server::parlour::SECRET, ROOM);
+            ("parlour", target.local_address.unwrap_or(server::LOOPBACK), server, Driver::LiveKit(driver))
         }
-        (Some(Spawn::Janus), _) => {
-            let binary = target.server_binary.clone();
+        Spawn::Janus => {
             // libnice knows no loopback; between addresses of one machine packets take the same way.
             let local = target.local_address.unwrap_or_else(machine::own_address);
-            let (spawned, url) = server::janus::spawn(binary, &server_core, target.janus_loops, local)?;
-            Ok(Tested {
-                name: "janus".into(),
-                driver: Driver::Janus(Janus::new(&url)),
-                process: Some(process(spawned.pid())?),
-                local,
-                spawned: Some(spawned),
-            })
+            let (server, url) = server::janus::spawn(binary, &server_core, target.janus_loops, local)?;
+            ("janus", local, server, Driver::Janus(Janus::new(&url)))
         }
-        (None, Some(url)) => {
-            if !url.starts_with("ws://") {
-                return Err(Error::Url(format!("--url {url}: must start with ws://, the port without TLS")));
-            }
-            let driver = match target.driver {
-                Kind::Livekit => Driver::LiveKit(LiveKit::new(url, &target.key, &target.secret, ROOM)),
-                Kind::Janus => Driver::Janus(Janus::new(url)),
-            };
-            let local = target.local_address.unwrap_or_else(|| address_towards(url));
-            let process = target.pid.map(process).transpose()?;
-            Ok(Tested { name: url.clone(), driver, process, local, spawned: None })
-        }
-        (None, None) => Err(Error::Url("name a server with --spawn or --url".into())),
-    }
+    };
+    let process = Some(Process::new(server.pid())?);
+    Ok(Tested { name: name.into(), driver, process, local, spawned: Some(server) })
 }
 
 /// From where this machine sends to the host of a `ws://` URL; loopback when it cannot tell, and joining will say why.
@@ -175,11 +227,21 @@ fn address_towards(url: &str) -> IpAddr {
     find().unwrap_or(server::LOOPBACK)
 }
 
-async fn play_on(scenario: Scenario, load: &Load, tested: &Tested, cores: &Cores) -> Result<Report, Error> {
+async fn play_on(
+    scenario: Scenario,
+    load: &Load,
+    tested: &RefCell<Tested>,
+    afresh: Afresh,
+    cores: &Cores,
+) -> Result<Report, Error> {
+    let (name, driver, process, local) = {
+        let tested = tested.borrow();
+        (tested.name.clone(), tested.driver.clone(), tested.process.clone(), tested.local)
+    };
     let plan = load.plan(scenario);
     let (loss_down, loss_up) = load.losses(scenario);
     let engine = Engine::start(engine::Settings {
-        local: tested.local,
+        local,
         seed: load.seed,
         loss_down,
         loss_up,
@@ -188,9 +250,9 @@ async fn play_on(scenario: Scenario, load: &Load, tested: &Tested, cores: &Cores
         cores: cores.clone(),
     })?;
     let shape = Shape { scenario, publishers: plan.publishers, join_rate: load.join_rate.max(0.1), seed: load.seed };
-    let population = Population::new(shape, tested.driver.clone(), engine.clone());
+    let population = Population::new(shape, driver, engine.clone());
     let mut report = Report {
-        server: tested.name.clone(),
+        server: name,
         scenario,
         suite: String::new(),
         machine: Machine::this(),
@@ -200,23 +262,10 @@ async fn play_on(scenario: Scenario, load: &Load, tested: &Tested, cores: &Cores
         stages: Vec::new(),
         knee: None,
     };
-    let mut run = Run::new(plan, engine, population, tested.process.clone(), cores.len())?;
-    let mut first = true;
-    let (stages, knee) = run
-        .play(|stage| {
-            let text = table::render(std::slice::from_ref(stage));
-            // The head once, then only lines.
-            let lines = if std::mem::take(&mut first) {
-                text
-            } else {
-                text.lines().skip(2).collect::<Vec<_>>().join("\n") + "\n"
-            };
-            print!("{lines}");
-            for remark in table::remarks(stage) {
-                println!("      {remark}");
-            }
-        })
-        .await?;
+    let mut run = Run::new(plan, engine, population, process, cores.len())?;
+    run.afresh = afresh;
+    let mut lines = table::Lines::default();
+    let (stages, knee) = run.play(|stage| print!("{}", lines.next(stage))).await?;
     report.suite = run.population.suite.into();
     (report.stages, report.knee) = (stages, knee);
     println!("\n{}\n{}", table::title(&report), table::render(&report.stages));

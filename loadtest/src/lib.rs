@@ -15,6 +15,7 @@
 //!   in a hundred.
 //! - [`media`]: what publishers send, with the time in it. [`sink`]: what receivers count. [`wire`]: the formats.
 //! - [`server`]: starts Parlour or Janus on a core of its own; [`server::process`] reads what they cost.
+//! - [`turn`]: another kind of load: allocations of a TURN server, and data through them.
 //! - [`report`]: table, JSON, a page with plots, comparison, limits.
 
 pub mod args;
@@ -27,4 +28,5 @@ pub mod report;
 pub mod scenario;
 pub mod server;
 pub mod sink;
+pub mod turn;
 pub mod wire;

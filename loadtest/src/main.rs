@@ -12,6 +12,7 @@ const LIMIT_BROKEN: u8 = 2;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => command::run(&args),
+        Command::Turn(args) => command::turn(&args),
         Command::Scoreboard(args) => command::scoreboard(&args).map(|()| Vec::new()),
     };
     match done {

@@ -1,42 +1,32 @@
 //! Whole scenarios, small, against a real server in this process. They assert counts, never times: the machine may be busy.
 
-use std::net::{TcpListener, TcpStream};
+mod own;
+
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
-use parlour::config::Config;
 use parlour_loadtest::driver::Driver;
 use parlour_loadtest::driver::livekit::LiveKit;
 use parlour_loadtest::engine::{Engine, Settings};
 use parlour_loadtest::media::Pacing;
 use parlour_loadtest::report::{Report, Stage, html, table};
-use parlour_loadtest::scenario::{Plan, Population, Run, Scenario, Shape};
+use parlour_loadtest::scenario::{Afresh, Plan, Population, Run, Scenario, Shape};
 use parlour_loadtest::server::process::Process;
-use parlour_loadtest::server::{LOOPBACK, parlour as own};
+use parlour_loadtest::server::{LOOPBACK, StartError, parlour as server};
 use parlour_loadtest::{driver::JoinError, machine};
 
-/// Starts the server on a thread of its own; it ends with the process. Gives its URL.
+/// Gives its URL.
 fn start_server() -> String {
-    let folder = tempfile::tempdir().unwrap().keep();
-    let free = || TcpListener::bind((LOOPBACK, 0)).unwrap().local_addr().unwrap().port();
-    let (http, media) = (free(), free());
-    let file = folder.join("parlour.toml");
-    std::fs::write(&file, own::config(http, media, &folder.display().to_string())).unwrap();
-    let config = Config::load(&file, std::iter::empty()).unwrap_or_else(|problems| panic!("{problems}"));
-    std::fs::remove_dir_all(folder).unwrap();
-    std::thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(parlour::serve::run(config)).unwrap();
-    });
-    for _ in 0..200 {
-        if TcpStream::connect((LOOPBACK, http)).is_ok() {
-            return format!("ws://{LOOPBACK}:{http}");
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("the server did not start");
+    format!("ws://{}", own::start().0)
 }
 
-fn play(scenario: Scenario, publishers: usize, size: usize, loss: f32) -> Stage {
+fn driver(url: &str) -> Driver {
+    Driver::LiveKit(LiveKit::new(url, server::KEY, server::SECRET, "room"))
+}
+
+/// A run against a server of its own: `change` makes it another one than two seconds of three receivers.
+fn run(scenario: Scenario, publishers: usize, loss: f32, change: impl FnOnce(&mut Plan)) -> Run {
     let url = start_server();
     let engine = Engine::start(Settings {
         local: LOOPBACK,
@@ -48,26 +38,31 @@ fn play(scenario: Scenario, publishers: usize, size: usize, loss: f32) -> Stage 
         cores: machine::cores(),
     });
     let engine = engine.unwrap();
-    let plan = Plan {
+    let mut plan = Plan {
         scenario,
         publishers,
-        sizes: vec![size],
+        sizes: vec![3],
         sweep: None,
         duration: Duration::from_secs(2),
         settle: Duration::from_secs(2),
         churn_rate: 1.0,
         syscalls: false,
     };
-    let driver = Driver::LiveKit(LiveKit::new(&url, own::KEY, own::SECRET, "room"));
+    change(&mut plan);
     let shape = Shape { scenario, publishers, join_rate: 50.0, seed: 7 };
-    let population = Population::new(shape, driver, engine.clone());
+    let population = Population::new(shape, driver(&url), engine.clone());
+    Run::new(plan, engine, population, Some(Process::this().unwrap()), 1).unwrap()
+}
+
+fn play_all(mut run: Run) -> Vec<Stage> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut stages = runtime.block_on(async {
-        let mut run = Run::new(plan, engine, population, Some(Process::this().unwrap()), 1).unwrap();
-        let (stages, _) = run.play(|_| ()).await.unwrap();
-        assert!(run.population.suite.starts_with("AEAD"), "{}", run.population.suite);
-        stages
-    });
+    let (stages, _) = runtime.block_on(run.play(|_| ())).unwrap();
+    assert!(run.population.suite.starts_with("AEAD"), "{}", run.population.suite);
+    stages
+}
+
+fn play(scenario: Scenario, publishers: usize, size: usize, loss: f32) -> Stage {
+    let mut stages = play_all(run(scenario, publishers, loss, |plan| plan.sizes = vec![size]));
     assert_eq!(stages.len(), 1);
     let stage = stages.remove(0);
     assert_eq!((stage.silent_streams, stage.disconnected, stage.forged, stage.unknown), (0, 0, 0, 0), "{stage:#?}");
@@ -103,6 +98,41 @@ fn a_meeting_is_full_mesh() {
 }
 
 #[test]
+fn those_who_left_a_meeting_are_not_silent() {
+    let stages = play_all(run(Scenario::M, 0, 0.0, |plan| plan.sizes = vec![6, 3]));
+    assert_eq!((stages[0].streams, stages[0].silent_streams), (60, 0), "{:#?}", stages[0]);
+    assert_eq!((stages[1].streams, stages[1].silent_streams), (12, 0), "{:#?}", stages[1]);
+    assert_eq!(stages[1].loss_after_repair, 0.0);
+}
+
+#[test]
+fn a_sweep_starts_afresh_after_a_size_that_was_too_much() {
+    // Audio is not repaired: with this loss no size is borne.
+    let mut run = run(Scenario::A, 1, 0.2, |plan| (plan.sizes, plan.sweep) = (vec![4], Some(4)));
+    let restarted = Rc::new(Cell::new(0));
+    let count = Rc::clone(&restarted);
+    run.afresh = Afresh::Restart(Box::new(move || {
+        count.set(count.get() + 1);
+        Ok((driver(&start_server()), Process::this().map_err(StartError::Io)?))
+    }));
+    let stages = play_all(run);
+    let joins: Vec<(usize, u64)> = stages.iter().map(|stage| (stage.size, stage.join.count)).collect();
+    assert_eq!(joins, [(4, 4), (2, 2), (1, 1)], "everybody joins anew");
+    assert!(stages.iter().all(|stage| stage.loss > 1.0 && stage.disconnected == 0), "{stages:#?}");
+    assert_eq!(restarted.get(), 2, "not before the first, not after the last");
+}
+
+#[test]
+fn a_sweep_waits_until_a_server_that_goes_on_is_idle() {
+    let mut run = run(Scenario::A, 1, 0.2, |plan| (plan.sizes, plan.sweep) = (vec![2], Some(2)));
+    // The process of the tests is never idle; without one there is only the time to wait.
+    run.process = None;
+    let stages = play_all(run);
+    let joins: Vec<(usize, u64)> = stages.iter().map(|stage| (stage.size, stage.join.count)).collect();
+    assert_eq!(joins, [(2, 2), (1, 1)], "everybody joins anew");
+}
+
+#[test]
 fn losses_are_repaired() {
     let stage = play(Scenario::X, 1, 3, 0.05);
     assert!(stage.loss > 1.0 && stage.nacks_sent > 0 && stage.recovery.count > 0, "{stage:#?}");
@@ -123,7 +153,7 @@ fn a_wrong_secret_is_named() {
     });
     let engine = engine.unwrap();
     let join = |url: &str, secret: &str| {
-        let driver = Driver::LiveKit(LiveKit::new(url, own::KEY, secret, "room"));
+        let driver = Driver::LiveKit(LiveKit::new(url, server::KEY, secret, "room"));
         let shape = Shape { scenario: Scenario::V, publishers: 1, join_rate: 1.0, seed: 1 };
         let mut population = Population::new(shape, driver, engine.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -132,7 +162,7 @@ fn a_wrong_secret_is_named() {
     let refused = join(&url, "another-secret-0123456789-0123456789");
     assert!(matches!(refused, JoinError::Refused { status: 401, .. }), "{refused}");
     assert!(refused.to_string().contains("--secret"));
-    let unreachable = join("ws://127.0.0.1:1", own::SECRET);
+    let unreachable = join("ws://127.0.0.1:1", server::SECRET);
     assert!(matches!(unreachable, JoinError::Unreachable { .. }), "{unreachable}");
 }
 

@@ -233,8 +233,12 @@ impl Client {
     /// Says goodbye (DTLS close_notify), as a page that is closed in order does.
     pub fn close(&mut self) {
         self.rtc.disconnect();
-        while let Ok(Output::Transmit(transmit)) = self.rtc.poll_output() {
-            let _ = self.socket.send_to(&transmit.contents, transmit.destination);
+        loop {
+            match self.rtc.poll_output() {
+                Ok(Output::Transmit(transmit)) => self.send_to(transmit.destination, &transmit.contents),
+                Ok(Output::Event(_)) => {}
+                Ok(Output::Timeout(_)) | Err(_) => return,
+            }
         }
     }
 

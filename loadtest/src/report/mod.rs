@@ -7,7 +7,7 @@ pub mod plot;
 mod stage;
 pub mod table;
 
-pub use stage::{Churn, Cpu, Quantiles, Stage, Usages};
+pub use stage::{Allocations, Churn, Cpu, Quantiles, Stage, Usages};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ pub struct Report {
     /// What was tested, e.g. `parlour`, `janus`, or its URL.
     pub server: String,
     pub scenario: Scenario,
-    /// The SRTP suite that both sides agreed on.
+    /// The SRTP suite that both sides agreed on; of a TURN server, what went through it.
     pub suite: String,
     pub machine: Machine,
     pub seed: u64,

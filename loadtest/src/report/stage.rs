@@ -1,5 +1,6 @@
 //! One measurement: so many people in the room, for so long.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,9 @@ pub struct Stage {
     /// Datagrams that the generator was too slow for.
     pub generator_drops: u64,
     pub churn: Option<Churn>,
+    /// Of a TURN server.
+    #[serde(default)]
+    pub allocations: Option<Allocations>,
     /// Of the server, for each packet sent to a receiver; counted after the measurement.
     pub syscalls_per_packet: Option<f64>,
 }
@@ -106,6 +110,19 @@ pub struct Churn {
     pub rss_after: u64,
     pub open_files_before: u64,
     pub open_files_after: u64,
+}
+
+/// How a TURN server took the allocations that were asked of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Allocations {
+    /// With a bound channel, all in all.
+    pub ready: u64,
+    /// New ones per second, challenge and channel included.
+    pub per_s: f64,
+    /// CPU time of the server for each new one, microseconds.
+    pub cpu_us: Option<f64>,
+    /// What else came of requests, and how often.
+    pub failures: BTreeMap<String, u64>,
 }
 
 impl Quantiles {
@@ -174,6 +191,7 @@ impl Stage {
             generator_cores: usages.generator_cores,
             generator_drops: generator_after.socket_drops.saturating_sub(generator_before.socket_drops),
             churn: None,
+            allocations: None,
             syscalls_per_packet: None,
         }
     }
@@ -208,6 +226,11 @@ impl Stage {
             self.blind_joins > 0,
             format!("{} times a viewer that joined had no whole keyframe after 200 ms", self.blind_joins),
         );
+        if let Some(allocations) = &self.allocations {
+            for (failure, count) in &allocations.failures {
+                warn(true, format!("{count} allocations failed: {failure}"));
+            }
+        }
         warn(self.unknown > 0, format!("{} packets belong to no stream", self.unknown));
         if let Some(cpu) = self.cpu {
             warn(cpu.drops > 0, format!("the server's sockets had no room for {} packets", cpu.drops));
@@ -233,7 +256,7 @@ impl Cpu {
 }
 
 fn cpu(before: Usage, after: Usage) -> Duration {
-    (after.user + after.system).saturating_sub(before.user + before.system)
+    after.cpu().saturating_sub(before.cpu())
 }
 
 fn curve(histogram: &Histogram) -> Vec<(f64, f64)> {

@@ -1,6 +1,7 @@
 //! Stages as lines of text.
 
 use super::{Quantiles, Report, Stage};
+use crate::scenario::Scenario;
 
 /// A column: its title and what stands in it.
 type Column = (&'static str, fn(&Stage) -> String);
@@ -71,13 +72,15 @@ pub(super) fn cells(stages: &[Stage]) -> (Vec<[&'static str; 2]>, Vec<Vec<String
 
 /// The head of a report: what was tested, on what.
 pub fn title(report: &Report) -> String {
+    let shape = match report.scenario {
+        Scenario::T => String::new(),
+        _ => format!(", {} publisher(s), {}", report.publishers, report.pacing),
+    };
     format!(
-        "{}: scenario {:?} ({}), {} publisher(s), {}; {}; {} cores of {}, Linux {}; seed {}",
+        "{}: scenario {:?} ({}){shape}; {}; {} cores of {}, Linux {}; seed {}",
         report.server,
         report.scenario,
         report.scenario.title(),
-        report.publishers,
-        report.pacing,
         report.suite,
         report.machine.cores,
         report.machine.cpu,
@@ -104,6 +107,21 @@ pub fn render(stages: &[Stage]) -> String {
         text += &line(&mut row.iter().map(String::as_str));
     }
     text
+}
+
+/// Stages as they come: the head with the first, then a line for each and what is remarkable.
+#[derive(Debug, Default)]
+pub struct Lines {
+    begun: bool,
+}
+
+impl Lines {
+    pub fn next(&mut self, stage: &Stage) -> String {
+        let text = render(std::slice::from_ref(stage));
+        let skipped = if std::mem::replace(&mut self.begun, true) { 2 } else { 0 };
+        let remarks = remarks(stage).into_iter().map(|remark| format!("      {remark}"));
+        text.lines().skip(skipped).map(str::to_owned).chain(remarks).map(|line| line + "\n").collect()
+    }
 }
 
 /// What does not fit into the columns.
@@ -141,6 +159,10 @@ pub fn remarks(stage: &Stage) -> Vec<String> {
             churn.open_files_before,
             churn.open_files_after
         ));
+    }
+    if let Some(allocations) = &stage.allocations {
+        let cpu = allocations.cpu_us.map_or_else(String::new, |us| format!(", {us:.0} µs of CPU time each"));
+        remarks.push(format!("{} allocations, {:.0} new ones a second{cpu}", allocations.ready, allocations.per_s));
     }
     remarks.extend(stage.warnings().into_iter().map(|warning| format!("warning: {warning}")));
     remarks

@@ -1,11 +1,13 @@
 //! What is played: the scenarios, the people in the room, the stages that are measured.
 
+mod afresh;
 mod population;
 mod run;
 pub mod scoreboard;
 mod stage;
 mod sweep;
 
+pub use afresh::{Afresh, Restart};
 pub use population::{Population, Shape};
 pub use run::{Run, RunError};
 pub use stage::Plan;
@@ -30,6 +32,9 @@ pub enum Scenario {
     L,
     /// Loss: video over a network that drops packets
     X,
+    /// Relaying by a TURN server: has a command of its own
+    #[value(skip)]
+    T,
 }
 
 impl Scenario {
@@ -42,6 +47,7 @@ impl Scenario {
             Scenario::C => "churn",
             Scenario::L => "latency",
             Scenario::X => "loss",
+            Scenario::T => "relay",
         }
     }
 

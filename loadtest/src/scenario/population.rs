@@ -44,6 +44,11 @@ impl Population {
         Population { shape, driver, engine, publishers: Vec::new(), receivers: VecDeque::new(), next: 0, suite: "none" }
     }
 
+    /// Whoever joins from now on joins there.
+    pub fn move_to(&mut self, driver: Driver) {
+        self.driver = driver;
+    }
+
     /// Everybody.
     pub fn len(&self) -> usize {
         self.publishers.len() + self.receivers.len()

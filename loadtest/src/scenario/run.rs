@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Plan, Population, Scenario, sweep};
+use super::afresh::{BLIND_WAIT, IDLE_TIMEOUT, until_idle};
+use super::{Afresh, Plan, Population, Scenario, sweep};
 use crate::driver::JoinError;
 use crate::engine::Engine;
 use crate::report;
 use crate::report::{Churn, Stage};
 use crate::server::process::{Process, Usage};
-use crate::server::syscalls;
+use crate::server::{StartError, syscalls};
 
 /// How often viewers change their layer.
 const LAYER_INTERVAL_S: u64 = 5;
@@ -21,6 +22,13 @@ const AFTERMATH: Duration = Duration::from_secs(5);
 const SYSCALL_COUNT: Duration = Duration::from_secs(2);
 /// Length of the first measurement of the latency scenario, which finds out what half a load is.
 const CALIBRATION: Duration = Duration::from_secs(4);
+/// What half a load is: the server's threads share one core.
+const HALF_LOAD_CORES: f64 = 0.5;
+/// The cost of a core varies by as much between two measurements.
+const NEAR_ENOUGH_CORES: f64 = 0.05;
+const MOST_CALIBRATIONS: usize = 4;
+/// A nearly idle server says too little to multiply by more.
+const LARGEST_STEP: f64 = 8.0;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -32,6 +40,10 @@ pub enum RunError {
     NoProcess,
     #[error("cannot count system calls: {0}")]
     Syscalls(String),
+    #[error("cannot start the server afresh: {0}")]
+    Restart(StartError),
+    #[error("the server is still busy {} s after everybody left", IDLE_TIMEOUT.as_secs())]
+    Busy,
 }
 
 pub struct Run {
@@ -42,6 +54,8 @@ pub struct Run {
     pub process: Option<Process>,
     pub own: Process,
     pub generator_cores: usize,
+    /// How a sweep goes on after a size that was too much.
+    pub afresh: Afresh,
     /// The server before anybody came.
     idle: Usage,
 }
@@ -56,7 +70,7 @@ impl Run {
     ) -> Result<Run, RunError> {
         let own = Process::this().map_err(RunError::Usage)?;
         let idle = process.as_ref().map(Process::usage).transpose().map_err(RunError::Usage)?.unwrap_or_default();
-        Ok(Run { plan, engine, population, process, own, generator_cores, idle })
+        Ok(Run { plan, engine, population, process, own, generator_cores, afresh: Afresh::Wait, idle })
     }
 
     /// Gives each stage to `each` as it is done. The result is the knee of a sweep.
@@ -65,24 +79,7 @@ impl Run {
         let mut stages = Vec::new();
         let mut knee = None;
         if let Some(largest) = self.plan.sweep {
-            let first = self.plan.sizes.first().copied().unwrap_or(1);
-            let mut search = sweep::Search::new(first, largest);
-            while let Some(size) = search.next() {
-                match self.stage(size).await {
-                    Ok(stage) => {
-                        each(&stage);
-                        search.tell(size, sweep::bears(&stage));
-                        stages.push(stage);
-                    }
-                    // Once some are in, that no more get in is a way to be full.
-                    Err(RunError::Join(error)) if !stages.is_empty() => {
-                        println!("size {size}: {error}");
-                        search.tell(size, false);
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            knee = search.knee();
+            knee = self.sweep(largest, &mut stages, &mut each).await?;
         } else {
             let sizes = match self.plan.scenario {
                 Scenario::L => vec![self.half_load().await?],
@@ -99,6 +96,81 @@ impl Run {
         self.population.leave().await;
         leaving.finish_and_clear();
         Ok((stages, knee))
+    }
+
+    /// Finds the largest size that the server bears, up to `largest`.
+    async fn sweep(
+        &mut self,
+        largest: usize,
+        stages: &mut Vec<Stage>,
+        each: &mut impl FnMut(&Stage),
+    ) -> Result<Option<usize>, RunError> {
+        let first = self.plan.sizes.first().copied().unwrap_or(1);
+        let mut search = sweep::Search::new(first, largest);
+        while let Some(size) = search.next() {
+            let borne = match self.stage(size).await {
+                Ok(stage) => {
+                    each(&stage);
+                    let borne = sweep::bears(&stage);
+                    stages.push(stage);
+                    borne
+                }
+                // Once some are in, that no more get in is a way to be full.
+                Err(RunError::Join(error)) if !stages.is_empty() => {
+                    println!("size {size}: {error}");
+                    false
+                }
+                Err(error) => return Err(error),
+            };
+            search.tell(size, borne);
+            if !borne && search.next().is_some() {
+                match self.start_afresh().await {
+                    Ok(()) => {}
+                    // What was found so far is true; what followed would not be.
+                    Err(error @ (RunError::Busy | RunError::Join(_))) => {
+                        println!("the search ends here: {error}");
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(search.knee())
+    }
+
+    /// Everybody leaves, and the publishers come again, to a server that has forgotten what was too much for it.
+    async fn start_afresh(&mut self) -> Result<(), RunError> {
+        match &mut self.afresh {
+            Afresh::Restart(restart) => {
+                let starting = spinner("starting the server afresh");
+                // First the server ends: nobody has to say goodbye to one that has no time to listen.
+                let (driver, process) = restart().map_err(RunError::Restart)?;
+                self.population.leave().await;
+                self.population.move_to(driver);
+                self.idle = process.usage().map_err(RunError::Usage)?;
+                self.process = Some(process);
+                starting.finish_and_clear();
+            }
+            Afresh::Wait => {
+                let leaving = spinner("leaving");
+                self.population.leave().await;
+                leaving.finish_and_clear();
+                let longest = if self.process.is_some() { IDLE_TIMEOUT } else { BLIND_WAIT };
+                let waiting = bar(longest.as_millis() as u64, "waiting until the server is idle");
+                let idle = match &self.process {
+                    Some(process) => until_idle(process, longest, &waiting).await.map_err(RunError::Usage)?,
+                    None => {
+                        tokio::time::sleep(longest).await;
+                        true
+                    }
+                };
+                waiting.finish_and_clear();
+                if !idle {
+                    return Err(RunError::Busy);
+                }
+            }
+        }
+        Ok(self.population.start().await?)
     }
 
     fn server_usage(&self) -> Result<Option<Usage>, RunError> {
@@ -169,13 +241,20 @@ impl Run {
         Ok(Stage::new(size, self.population.len(), elapsed, &ramp, &window, &usages))
     }
 
-    /// How many viewers make one core half busy.
+    /// How many viewers make one core half busy. A packet costs less the more there are, so a guess from few is too low: it is
+    /// tried, and corrected.
     async fn half_load(&mut self) -> Result<usize, RunError> {
-        let first = self.plan.sizes.first().copied().unwrap_or(50);
-        self.ramp(first).await?;
-        let stage = self.measure(first, CALIBRATION).await?;
-        let busy = stage.cpu.ok_or(RunError::NoProcess)?.busy;
-        Ok(((first as f64 * 0.5 / busy.max(0.01)) as usize).max(1))
+        let mut size = self.plan.sizes.first().copied().unwrap_or(50);
+        for _ in 0..MOST_CALIBRATIONS {
+            self.ramp(size).await?;
+            let busy = self.measure(size, CALIBRATION).await?.cpu.ok_or(RunError::NoProcess)?.busy;
+            let better = size as f64 * (HALF_LOAD_CORES / busy.max(0.01)).min(LARGEST_STEP);
+            size = (better.round() as usize).max(1);
+            if (busy - HALF_LOAD_CORES).abs() <= NEAR_ENOUGH_CORES {
+                break;
+            }
+        }
+        Ok(size)
     }
 
     /// Video for `size` viewers while others come and go.

@@ -1,5 +1,6 @@
 //! The server under test: started here on a core of its own, or running already; and what it costs.
 
+pub mod coturn;
 pub mod janus;
 pub mod parlour;
 pub mod process;

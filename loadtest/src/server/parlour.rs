@@ -1,5 +1,6 @@
 //! Parlour, started for one run.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
@@ -12,6 +13,11 @@ pub const SECRET: &str = "loadtest-0123456789-0123456789-0123456789";
 
 /// Above what fits on a machine.
 const MOST_PARTICIPANTS: u32 = 100_000;
+
+/// More than there are relay ports.
+const MOST_ALLOCATIONS: u32 = 100_000;
+/// More than a core relays.
+const MOST_MEGABITS: u32 = 10_000;
 
 /// A configuration for a run on this machine: no limit that a load test would meet.
 pub fn config(http_port: u16, media_port: u16, data_dir: &str) -> String {
@@ -33,14 +39,21 @@ participants_per_room = {MOST_PARTICIPANTS}
 participants = {MOST_PARTICIPANTS}
 joins_per_minute = {MOST_PARTICIPANTS}
 tokens_per_minute = {MOST_PARTICIPANTS}
+[turn]
+shared_secret = "{SECRET}"
+allocations_per_user = {MOST_ALLOCATIONS}
+allocations_per_address = {MOST_ALLOCATIONS}
+allocations = {MOST_ALLOCATIONS}
+megabits_per_allocation = {MOST_MEGABITS}
+megabits_per_user = {MOST_MEGABITS}
 [log]
 level = "warn"
 "#
     )
 }
 
-/// Starts `binary` on `cores`. Gives the server and its signalling URL.
-pub fn spawn(binary: Option<PathBuf>, cores: &[usize]) -> Result<(Spawned, String), StartError> {
+/// Starts `binary` on `cores`. Gives the server, its signalling URL, and where it has media and TURN.
+pub fn spawn(binary: Option<PathBuf>, cores: &[usize]) -> Result<(Spawned, String, SocketAddr), StartError> {
     let binary = match binary {
         Some(binary) => binary,
         None => beside_us()?,
@@ -51,7 +64,7 @@ pub fn spawn(binary: Option<PathBuf>, cores: &[usize]) -> Result<(Spawned, Strin
     std::fs::write(&file, config(http, media, &folder.path().join("data").display().to_string()))?;
     let arguments = ["serve".into(), "--config".into(), file.display().to_string()];
     let server = Spawned::start(&binary, &arguments, cores, http, folder)?;
-    Ok((server, format!("ws://{LOOPBACK}:{http}")))
+    Ok((server, format!("ws://{LOOPBACK}:{http}"), SocketAddr::new(LOOPBACK, media)))
 }
 
 /// The server that was built together with the generator.

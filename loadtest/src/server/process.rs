@@ -17,6 +17,13 @@ pub struct Usage {
     pub socket_drops: u64,
 }
 
+impl Usage {
+    /// User and system.
+    pub fn cpu(&self) -> Duration {
+        self.user + self.system
+    }
+}
+
 /// Reads the usage of one process again and again.
 #[derive(Debug, Clone)]
 pub struct Process {

@@ -23,6 +23,9 @@ pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// What the server asks for in `JoinResponse.ping_interval`, with both LiveKit and ours.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
+/// A server that is overloaded may say goodbye late; then it has to find out by itself.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
 pub(super) struct Signalling {
     socket: Socket,
     engine: Engine,
@@ -134,7 +137,7 @@ impl Signalling {
                         ..Default::default()
                     }));
                     let _ = self.flush().await;
-                    let _ = self.socket.close(None).await;
+                    self.close().await;
                 }
                 return;
             }
@@ -142,6 +145,14 @@ impl Signalling {
                 return;
             }
         }
+    }
+
+    /// Closes as a browser does, which waits for the server's goodbye: a socket that is dropped with something unread resets
+    /// the connection, and the server never reads that we leave.
+    async fn close(&mut self) {
+        let _ = self.socket.close(None).await;
+        let goodbye = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await;
     }
 
     async fn flush(&mut self) -> Result<(), String> {
