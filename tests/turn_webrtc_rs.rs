@@ -337,6 +337,23 @@ fn a_call_over_tcp() {
     Call::new(Protocol::Tcp).whole_call();
 }
 
+/// With nonces that run out on the way, and whenever it is that it has something to send.
+#[test]
+fn a_call_lasts() {
+    for pause_s in [1, 7, 20, 47] {
+        let mut call = Call::new(Protocol::Udp);
+        let relay = call.allocate().expect("an allocation");
+        call.permit(relay, peer()).expect("a permission");
+        call.send(relay, peer(), b"for a channel");
+        for _ in 0..4000 / pause_s {
+            call.exchange_on_channel(relay, peer());
+            call.run_s(pause_s);
+        }
+        assert!(call.world.refused(Refusal::StaleNonce) > 3);
+        call.end(relay);
+    }
+}
+
 #[test]
 fn what_is_lost_is_sent_again() {
     let mut call = Call::new(Protocol::Udp);
