@@ -1,9 +1,11 @@
 //! Who asks: the long-term credential mechanism (RFC 8489 §9.2.4), with names that a shared secret vouches for.
 
 use stun_types::message::{IntegrityAlgorithm, IntegrityKey};
+use turn_types::message::{CHANNEL_BIND, REFRESH};
 
 use super::answer::Refusal;
 use super::credentials::Name;
+use super::nonce::{GRACE_S, LIFETIME_S};
 use super::request::Request;
 use super::{Now, Route, Turn};
 
@@ -30,7 +32,8 @@ impl Turn {
         let (Some(username), true, Some(nonce)) = (claim.username, claim.has_realm, claim.nonce) else {
             return Err(Refusal::BadRequest);
         };
-        if !self.nonces.accepts(nonce, now.unix_ms, route.destination) {
+        let grace_s = if matches!(request.method(), REFRESH | CHANNEL_BIND) { GRACE_S } else { 0 };
+        if !self.nonces.accepts(nonce, LIFETIME_S + grace_s, now.unix_ms, route.destination) {
             return Err(Refusal::StaleNonce);
         }
         let name = Name::parse(username).ok_or(Refusal::Unauthenticated)?;

@@ -13,6 +13,11 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 /// that ran out costs the client one more round trip.
 pub(super) const LIFETIME_S: u64 = 600;
 
+/// For so much longer one is good for what keeps an allocation or a channel alive. webrtc-rs does not try again when that is
+/// refused: it forgets the channel, and does not understand what comes on it; the next Refresh comes when the allocation
+/// has ended. It learns of a new nonce when it refreshes permissions, and who has one does so within this time.
+pub(super) const GRACE_S: u64 = 300;
+
 pub(super) const CHARS: usize = 24;
 
 const TIME_BYTES: usize = 4;
@@ -42,16 +47,16 @@ impl Nonces {
         nonce
     }
 
-    /// Whether it is one of ours, given to this client, and not too old. One from the future is not ours: the clock was
-    /// set back, and a new one is had for the asking.
-    pub fn accepts(&self, nonce: &[u8], unix_ms: u64, client: SocketAddr) -> bool {
+    /// Whether it is one of ours, given to this client, and not older than this. One from the future is not ours: the clock
+    /// was set back, and a new one is had for the asking.
+    pub fn accepts(&self, nonce: &[u8], max_age_s: u64, unix_ms: u64, client: SocketAddr) -> bool {
         let mut bytes = [0; TIME_BYTES + CODE_BYTES];
         if nonce.len() != CHARS || BASE64_URL_SAFE_NO_PAD.decode_slice(nonce, &mut bytes).ok() != Some(bytes.len()) {
             return false;
         }
         let Some((time, code)) = bytes.split_first_chunk::<TIME_BYTES>() else { return false };
         let age = seconds(unix_ms).wrapping_sub(u32::from_be_bytes(*time));
-        u64::from(age) <= LIFETIME_S && constant_time::verify_slices_are_equal(code, &self.code(*time, client)).is_ok()
+        u64::from(age) <= max_age_s && constant_time::verify_slices_are_equal(code, &self.code(*time, client)).is_ok()
     }
 
     fn code(&self, time: [u8; TIME_BYTES], client: SocketAddr) -> [u8; CODE_BYTES] {
@@ -91,13 +96,13 @@ mod tests {
         let nonces = Nonces::new(&[1; 32]);
         let nonce = nonces.issue(START_MS, client());
         assert!(nonce.iter().all(u8::is_ascii_graphic), "goes into a quoted-string");
-        let accepts = |ms, client| nonces.accepts(&nonce, ms, client);
+        let accepts = |ms, client| nonces.accepts(&nonce, LIFETIME_S, ms, client);
         assert!(accepts(START_MS, client()) && accepts(START_MS + LIFETIME_S * 1000, client()));
         assert!(!accepts(START_MS + (LIFETIME_S + 1) * 1000, client()), "too old");
         assert!(!accepts(START_MS - 1000, client()), "from the future");
         assert!(!accepts(START_MS, SocketAddr::from(([192, 0, 2, 1], 5001))));
         assert!(!accepts(START_MS, SocketAddr::from(([192, 0, 2, 2], 5000))));
-        assert!(!Nonces::new(&[2; 32]).accepts(&nonce, START_MS, client()), "another key");
+        assert!(!Nonces::new(&[2; 32]).accepts(&nonce, LIFETIME_S, START_MS, client()), "another key");
     }
 
     proptest! {
@@ -105,9 +110,9 @@ mod tests {
         fn no_other_text_is_taken(at in 0..CHARS, change in 1u8..=255, text in prop::collection::vec(any::<u8>(), 0..40)) {
             let nonces = Nonces::new(&[1; 32]);
             let mut nonce = nonces.issue(START_MS, client());
-            prop_assert!(!nonces.accepts(&text, START_MS, client()));
+            prop_assert!(!nonces.accepts(&text, LIFETIME_S, START_MS, client()));
             nonce[at] ^= change;
-            prop_assert!(!nonces.accepts(&nonce, START_MS, client()));
+            prop_assert!(!nonces.accepts(&nonce, LIFETIME_S, START_MS, client()));
         }
     }
 }

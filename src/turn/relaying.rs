@@ -81,8 +81,14 @@ impl Turn {
             self.to_peers.push(route, data);
             return Ok(());
         }
+        let owner = if way == Way::Relayed {
+            // The peer's allocation may have ended since its address was looked at; our media must not get what was for it.
+            Some(self.owner(peer).ok_or(Dropped::NoAllocation)?)
+        } else {
+            None
+        };
         self.counts.in_process.count(data.len());
-        if way == Way::Relayed && self.owner(peer) == Some(self.settings.worker) {
+        if owner == Some(self.settings.worker) {
             return self.deliver(now, peer, relay, data);
         }
         self.to_ourselves.push(route, data);

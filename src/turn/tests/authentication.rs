@@ -80,6 +80,13 @@ fn nonces_run_out_and_are_nobody_elses() {
     world.wait_s(590);
     assert_eq!(world.refresh(&mut alice, 600).code(), None);
     world.wait_s(11);
+    assert_eq!(world.permit(&mut alice, &[peer(1)]), Some(438));
+    assert_eq!(world.refresh(&mut alice, 600).code(), None, "keeps alive what there is");
+    assert_eq!(world.bind(&mut alice, 0x4000, peer(1)), None);
+    world.wait_s(299);
+    assert_eq!(world.refresh(&mut alice, 600).code(), None);
+    world.wait_s(1);
+    assert_eq!(world.bind(&mut alice, 0x4000, peer(1)), Some(438));
     let answer = world.refresh(&mut alice, 600);
     assert_eq!(answer.code(), Some(438));
     alice.nonce = answer.nonce();
