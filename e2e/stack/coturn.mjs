@@ -8,21 +8,21 @@ import { until } from "./until.mjs";
 const START_TIMEOUT_MS = 15_000;
 
 /**
- * @param {{folder: string, addresses: string[], port: number, tlsPort: number, realm: string, secret: string, tls: object,
+ * @param {{folder: string, addresses: string[], port: number, realm: string, secret: string, tls: {certificate: string, key: string, port: number},
  *   denyPeers?: string[], more?: string[], command?: string[]}} options
- *   `tls`: what makeCertificate returns; `more`: further arguments; `command`: words before the program, such as `taskset`.
+ *   `more`: further arguments; `command`: words before the program, such as `taskset`.
  */
-export async function startCoturn({ folder, addresses, port, tlsPort, realm, secret, tls, denyPeers = [], more = [], command = [] }) {
+export async function startCoturn({ folder, addresses, port, realm, secret, tls, denyPeers = [], more = [], command = [] }) {
   mkdirSync(folder, { recursive: true });
   const words = [
     ...command, "turnserver", "-n", "--simple-log", "--log-file", "stdout", "--no-cli", "--pidfile", path.join(folder, "pid"),
     ...addresses.flatMap((address) => ["--listening-ip", address, "--relay-ip", address]),
-    "--listening-port", port, "--tls-listening-port", tlsPort, "--cert", tls.certificate, "--pkey", tls.key,
+    "--listening-port", port, "--tls-listening-port", tls.port, "--cert", tls.certificate, "--pkey", tls.key,
     "--realm", realm, "--use-auth-secret", "--static-auth-secret", secret,
     ...denyPeers.map((peer) => `--denied-peer-ip=${peer}`), ...more,
   ].map(String);
   const service = new Service("coturn", words[0], words.slice(1), { log: path.join(folder, "coturn.log"), cwd: folder });
-  const listens = () => Promise.all(addresses.map((address) => accepts(address, tlsPort))).then((all) => all.every(Boolean));
+  const listens = () => Promise.all(addresses.map((address) => accepts(address, tls.port))).then((all) => all.every(Boolean));
   await until("coturn listens", START_TIMEOUT_MS, listens, (listening) => {
     if (service.how) throw new Error(`coturn ${service.how}:\n${service.lastLines(20)}`);
     return listening;

@@ -62,6 +62,7 @@ class Network {
     const net = `10.88.${this.used}`;
     const machine = await Machine.start(name, { ipv4: `${net}.2` });
     this.machines.push(machine);
+    machine.port = nat.port;
     nat.ip("link add eth1 type veth peer name eth0 netns", machine.pid);
     nat.ip("addr add", `${net}.1/24`, "dev eth1");
     nat.ip("link set eth1 up");
@@ -137,13 +138,11 @@ class Machine {
     return path.resolve(file);
   }
 
-  /** The network between this machine and all others loses every UDP packet, or carries them again. */
+  /** The network loses every UDP packet that this machine sends, or carries them again. */
   dropUdp(drop = true) {
-    const table = `udp-of-${this.port}`;
-    const rules = drop
-      ? `table netdev ${table} { chain in { type filter hook ingress device "${this.port}" priority 0; meta l4proto udp drop; }; }`
-      : `delete table netdev ${table}`;
-    execFileSync("nft", ["--file", "-"], { input: rules });
+    const table = `udp_of_${this.port}`;
+    const rule = drop ? `chain in { type filter hook ingress device "${this.port}" priority 0; meta l4proto udp drop; };` : "";
+    execFileSync("nft", ["--file", "-"], { input: `table netdev ${table}\ndelete table netdev ${table}\ntable netdev ${table} { ${rule} }` });
   }
 
   async stop() {

@@ -6,7 +6,7 @@
 // `unavailable` says so and the tests skip.
 import { spawnSync } from "node:child_process";
 
-const MARK = "PARLOUR_OWN_NETWORK";
+const MARK = "E2E_OWN_NETWORK";
 
 /** Why there is no network of our own, for node:test's `skip`; `false` inside of one. */
 export let unavailable = false;

@@ -88,7 +88,7 @@ for (const family of ["ipv4", "ipv6"]) {
 // uclient opens a second allocation for RTCP with each, and sends five messages on both; -c leaves it out.
 const toPeer = () => ["-e", peer.ipv4];
 const toPeer6 = () => ["-x", "-e", peer.ipv6];
-const tls = () => ["-t", "-S", "-p", server.tlsPort, "-E", server.tls.authority];
+const tls = () => ["-t", "-S", "-p", server.tls.port, "-E", server.tls.authority];
 
 for (const [name, packets, args] of [
   ["channels over UDP", 10, () => [...toPeer(), SERVER.ipv4]],
