@@ -16,11 +16,15 @@ mod api_keys;
 mod problem;
 mod secret;
 mod source;
+mod tls;
+mod turn;
 
 pub use api_keys::{api_keys, existing_api_keys};
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
 use source::Source;
+pub use tls::Tls;
+pub use turn::Turn;
 
 /// Loopback, because TLS is the reverse proxy's: a plain port must not be reachable from outside by accident.
 const HTTP_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -71,6 +75,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub http: Http,
     pub media: Media,
+    pub turn: Turn,
+    /// `None`: a reverse proxy has the certificate, and TURN is without TLS.
+    pub tls: Option<Tls>,
     /// API key → secret, as configured; empty = [`api_keys`] generates one.
     pub keys: BTreeMap<String, Secret>,
     pub access: Access,
@@ -202,6 +209,22 @@ impl Config {
         let address = "an address with a port, such as 127.0.0.1:8080 or [::]:8080";
         let count = "a whole number of at least 1";
 
+        let media = Media {
+            udp: s.value("media.udp", parsed, address).unwrap_or(MEDIA_LISTEN),
+            tcp: s.value("media.tcp", parsed, address).unwrap_or(MEDIA_LISTEN),
+            public_addresses: s
+                .list(
+                    "media.public_addresses",
+                    public_address,
+                    "an address that clients can reach, such as 198.51.100.7",
+                )
+                .unwrap_or_default(),
+            workers: s
+                .value("media.workers", workers, &format!("a whole number from 1 to {}", WorkerId::MAX))
+                .unwrap_or_else(workers_of_this_machine),
+            // All: in the meetings most rooms are, nobody shall be missed.
+            forward_loudest: s.value("media.forward_loudest", parsed, "a whole number, 0 for all").unwrap_or(0),
+        };
         let config = Config {
             data_dir: s.value("data_dir", parsed, "a folder").unwrap_or_else(|| DATA_DIR.into()),
             http: Http {
@@ -212,22 +235,9 @@ impl Config {
                     .unwrap_or_else(|| networks(TRUSTED_PROXIES)),
                 metrics_from: s.list("http.metrics_from", network, cidr).unwrap_or_else(|| networks(METRICS_FROM)),
             },
-            media: Media {
-                udp: s.value("media.udp", parsed, address).unwrap_or(MEDIA_LISTEN),
-                tcp: s.value("media.tcp", parsed, address).unwrap_or(MEDIA_LISTEN),
-                public_addresses: s
-                    .list(
-                        "media.public_addresses",
-                        public_address,
-                        "an address that clients can reach, such as 198.51.100.7",
-                    )
-                    .unwrap_or_default(),
-                workers: s
-                    .value("media.workers", workers, &format!("a whole number from 1 to {}", WorkerId::MAX))
-                    .unwrap_or_else(workers_of_this_machine),
-                // All: in the meetings most rooms are, nobody shall be missed.
-                forward_loudest: s.value("media.forward_loudest", parsed, "a whole number, 0 for all").unwrap_or(0),
-            },
+            turn: Turn::read(&mut s, server.as_deref(), media.udp.port()),
+            tls: Tls::read(&mut s, public_url.as_ref()),
+            media,
             keys: s.secrets("keys"),
             access: Access {
                 local_servers: s
@@ -290,6 +300,7 @@ impl Config {
                 self.server_name
             ));
         }
+        warnings.extend(self.turn.warnings());
         warnings
     }
 

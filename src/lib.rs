@@ -31,7 +31,9 @@
 //! - [`sfu`]: rooms, participants, tracks, forwarding. Pure.
 //! - [`transport`]: one peer connection: SDP, ICE, DTLS, RTP, data channels. Pure.
 //! - [`rtp`]: RTP and RTCP packets, codec payload descriptors. Pure.
+//! - [`turn`]: STUN and TURN for clients behind strict NATs: allocations, permissions, channels, peer policy, quotas. Pure.
 //! - [`metrics`]: what is counted.
+//! - [`subscriber`]: whom an address stands for. Pure.
 //! - [`serve`]: starts and ends all of it.
 //!
 //! "Pure" means: no runtime, no sockets, no clock, no randomness; time and seeds come in as arguments, so that whole calls
@@ -46,4 +48,6 @@ pub mod net;
 pub mod rtp;
 pub mod serve;
 pub mod sfu;
+pub mod subscriber;
 pub mod transport;
+pub mod turn;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use parlour::config::{self, Config, LogFormat, Problems};
+use parlour::http::Tls;
 use parlour::matrix::OpenId;
 use parlour::serve::announcement;
 use tracing::level_filters::LevelFilter;
@@ -73,6 +74,7 @@ fn check(file: &ConfigFile) -> Result<(), String> {
     let has_key = config::existing_api_keys(&config).map_err(|problem| Problems::from(problem).to_string())?.is_some();
     let config = Arc::new(config);
     OpenId::new(config.clone())?;
+    config.tls.as_ref().map(Tls::load).transpose()?;
     println!("{} is fine.", file.config.display());
     if !has_key {
         println!("An API key will be generated into {} at the first start.", config.data_dir.display());

@@ -13,6 +13,9 @@ use prometheus::{
 use crate::livekit::DroppedCounts;
 use crate::net::Traffic;
 use crate::sfu::{Counts, WorkerId};
+use turn::TurnMetrics;
+
+mod turn;
 
 /// Seconds; fine below one second, where a good join ends, up to the time-outs of clients.
 const JOIN_BUCKETS: &[f64] = &[0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0];
@@ -36,6 +39,8 @@ pub struct Metrics {
     /// HTTP answers by class: `2xx`, `4xx`, …
     pub http_responses: IntCounterVec,
     pub http_connections: IntGauge,
+    /// Connections of the TLS listener, by what came of them: `http`, `turn` or `failed`.
+    pub tls_connections: IntCounterVec,
     /// WebSockets that are open.
     pub signal_connections: IntGauge,
     /// Messages of clients that could not be used, by reason.
@@ -68,6 +73,7 @@ pub struct Metrics {
     udp_packets_sent: IntCounter,
     /// Packets that came to another worker's socket than that of their room.
     packets_handed_over: IntCounter,
+    turn: TurnMetrics,
     /// How often a media worker panicked and started anew.
     pub worker_panics: IntCounter,
     worker_participants: IntGaugeVec,
@@ -107,6 +113,12 @@ impl Metrics {
                 OPENID_BUCKETS,
             ),
             http_responses: counters(r, "parlour_http_responses_total", "HTTP answers by class of status", &["class"]),
+            tls_connections: counters(
+                r,
+                "parlour_tls_connections_total",
+                "TLS connections by what came of them",
+                &["outcome"],
+            ),
             http_connections: gauge(r, "parlour_http_connections", "Open HTTP connections that are no WebSockets"),
             signal_connections: gauge(r, "parlour_signal_connections", "Open signalling WebSockets"),
             signal_dropped: counters(
@@ -145,6 +157,7 @@ impl Metrics {
                 "parlour_packets_handed_over_total",
                 "Packets that one media worker received for another",
             ),
+            turn: TurnMetrics::new(r),
             worker_panics: counter(r, "parlour_worker_panics_total", "Panics of media workers, which end their rooms"),
             worker_participants: register(
                 r,
@@ -210,6 +223,11 @@ impl Metrics {
         ] {
             self.packets_dropped.with_label_values(&[reason]).inc_by(now - before);
         }
+    }
+
+    /// Takes over what a worker's TURN server counted since `before`.
+    pub fn turn(&self, now: &crate::turn::Counts, before: &crate::turn::Counts) {
+        self.turn.count(now, before);
     }
 
     /// What the worker with this number writes to.

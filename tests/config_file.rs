@@ -75,6 +75,27 @@ fn the_sample_names_every_key() {
         "tcp",
         "public_addresses",
         "forward_loudest",
+        "enabled",
+        "shared_secret",
+        "shared_secret_file",
+        "previous_shared_secret",
+        "previous_shared_secret_file",
+        "realm",
+        "relay_ports",
+        "relay_addresses",
+        "allow_peers",
+        "deny_peers",
+        "nat64_prefixes",
+        "allocations_per_user",
+        "allocations_per_address",
+        "allocations",
+        "megabits_per_allocation",
+        "megabits_per_user",
+        "certificate_file",
+        "private_key_file",
+        "advertised_port",
+        "host",
+        "proxy_protocol_from",
         "local_servers",
         "remote_can_publish",
         "allow",
@@ -124,7 +145,7 @@ fn unknown_keys_are_errors_with_a_suggestion() {
             "[limits]\njoin_per_minute = 3",
             "limits.join_per_minute: is not a key; did you mean `limits.joins_per_minute`? (set in FILE)",
         ),
-        ("[turn]\nrealm = \"x\"", "turn.realm: is not a key; `config/parlour.toml` shows all there are (set in FILE)"),
+        ("[focus]\nbot = \"x\"", "focus.bot: is not a key; `config/parlour.toml` shows all there are (set in FILE)"),
         (
             "[http.listen]\nport = 1",
             "http.listen: expected an address with a port, such as 127.0.0.1:8080 or [::]:8080 (set in FILE)",
@@ -165,6 +186,41 @@ fn wrong_values_say_what_is_expected() {
         ("[log]\nlevel = \"loud\"", "log.level: `loud` is not error, warn"),
         ("[log]\nformat = \"xml\"", "log.format: `xml` is not text or json"),
         ("keys = \"abc\"", "keys: is a section: write [keys]"),
+        ("[turn]\nenabled = \"perhaps\"", "turn.enabled: `perhaps` is not true or false"),
+        ("[turn]\nrealm = \"a b\"", "turn.realm: `a b` is not a name of 1 to 127 characters"),
+        ("[turn]\nrelay_ports = \"49152\"", "turn.relay_ports: `49152` is not two ports"),
+        ("[turn]\nrelay_ports = \"50000-40000\"", "turn.relay_ports: `50000-40000` is not two ports"),
+        ("[turn]\nrelay_ports = \"1000-2000\"", "turn.relay_ports: `1000-2000` is not two ports"),
+        ("[turn]\nrelay_ports = \"40000-70000\"", "turn.relay_ports: `40000-70000` is not two ports"),
+        ("[turn]\nrelay_ports = \"3000-4000\"", "turn.relay_ports: contains 3478, the port of media.udp"),
+        ("[turn]\nrelay_addresses = [\"rtc\"]", "turn.relay_addresses: `rtc` is not an address of this machine"),
+        (
+            "[turn]\nrelay_addresses = [\"198.51.100.7\", \"198.51.100.8\"]",
+            "turn.relay_addresses: has two addresses of one family",
+        ),
+        ("[turn]\nallow_peers = [\"10.0.0.0/33\"]", "turn.allow_peers: `10.0.0.0/33` is not a network"),
+        ("[turn]\nallow_peers = [\"127.0.0.0/8\"]", "turn.allow_peers: 127.0.0.0/8 can never be relayed to"),
+        ("[turn]\nallow_peers = [\"169.254.169.254\"]", "turn.allow_peers: 169.254.169.254/32 can never be relayed to"),
+        ("[turn]\nallow_peers = [\"0.0.0.0/0\"]", "turn.allow_peers: 0.0.0.0/0 is not inside a private network"),
+        ("[turn]\ndeny_peers = [\"evil.org\"]", "turn.deny_peers: `evil.org` is not a network"),
+        ("[turn]\nnat64_prefixes = [\"2001:db8::/97\"]", "turn.nat64_prefixes: `2001:db8::/97` is not a NAT64 prefix"),
+        ("[turn]\nallocations = 0", "turn.allocations: `0` is not a whole number of at least 1"),
+        ("[turn]\nshared_secret = \"short-one\"", "turn.shared_secret: the secret has 9 characters"),
+        (
+            "[tls]\ncertificate_file = \"/nowhere\"\nprivate_key_file = \"Cargo.toml\"",
+            "tls.certificate_file: `/nowhere` is not a file",
+        ),
+        (
+            "[tls]\ncertificate_file = \"Cargo.toml\"",
+            "tls.private_key_file: is missing: tls.certificate_file is of no use",
+        ),
+        (
+            "[tls]\nprivate_key_file = \"Cargo.toml\"",
+            "tls.certificate_file: is missing: tls.private_key_file is of no use",
+        ),
+        ("[tls]\nadvertised_port = 0", "tls.advertised_port: `0` is not a port"),
+        ("[tls]\nhost = \"*.example.org\"", "tls.host: `*.example.org` is not the host name in the certificate"),
+        ("[tls]\nproxy_protocol_from = [\"lb\"]", "tls.proxy_protocol_from: `lb` is not a network"),
     ];
     for (text, expected) in table {
         let found =
@@ -266,6 +322,69 @@ fn secrets_come_from_the_key_or_from_its_file() {
     );
     assert!(what(format!("app = \"{}\"", "changeme".repeat(5))).contains("can be guessed"));
     assert!(what("app = [\"a\"]".into()).starts_with("keys.app: expected a text"));
+}
+
+#[test]
+fn turn_takes_the_homeservers_secret() {
+    let folder = Folder::new();
+    let file = folder.file("secret", &format!("{SECRET}\n"));
+    let turn =
+        |text: &str, environment: &[(&str, &str)]| folder.load(&format!("{REQUIRED}[turn]\n{text}"), environment);
+
+    let config = turn(&format!("shared_secret_file = {file:?}"), &[]).unwrap();
+    assert_eq!(config.turn.shared_secret.as_ref().unwrap().expose(), SECRET);
+    assert!(!format!("{config:?}").contains(SECRET));
+    let config = turn(
+        "allow_peers = [\"10.7.0.0/16\"]",
+        &[
+            ("PARLOUR_TURN__SHARED_SECRET", SECRET),
+            ("PARLOUR_TURN__PREVIOUS_SHARED_SECRET_FILE", file.to_str().unwrap()),
+            ("PARLOUR_TURN__RELAY_PORTS", "50000-50999"),
+            ("PARLOUR_TURN__ALLOW_PEERS", "[\"192.168.7.0/24\", \"fd12::/16\"]"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.turn.shared_secret, config.turn.previous_shared_secret);
+    assert_eq!(config.turn.relay_ports, 50000..=50999);
+    assert_eq!(config.turn.allow_peers.len(), 2);
+    assert!(config.warnings()[0].starts_with("turn.relay_ports: has 1000 ports"), "{:?}", config.warnings());
+
+    let what = |text: &str| {
+        let problems = turn(text, &[]).unwrap_err();
+        assert_eq!(problems.0.len(), 1, "{problems}");
+        problems.0[0].to_string()
+    };
+    let short = what("shared_secret = \"short-one\"");
+    assert!(
+        short.contains("openssl rand -hex 32") && short.contains("turn_shared_secret of the homeserver"),
+        "{short}"
+    );
+    assert!(!short.contains("short-one"));
+    assert!(what(&format!("shared_secret = \"{}\"", "north".repeat(8))).contains("can be guessed"));
+    let both = what(&format!("shared_secret = {SECRET:?}\nshared_secret_file = {file:?}"));
+    assert!(both.starts_with("turn.shared_secret_file: both turn.shared_secret_file and turn.shared_secret are set"));
+    assert!(what("shared_secret_file = \"/nowhere\"").starts_with("turn.shared_secret_file: cannot read /nowhere"));
+    assert!(what("shared_secret = [\"a\"]").starts_with("turn.shared_secret: expected a text"));
+    let mapped = turn("allow_peers = [\"::ffff:10.0.0.0/104\", \"fe80::/10\", \"10.0.0.0/8\"]", &[]).unwrap_err();
+    assert_eq!(mapped.0.len(), 2, "{mapped}");
+
+    let old = turn(&format!("previous_shared_secret = {SECRET:?}"), &[]).unwrap();
+    assert!(old.warnings()[0].starts_with("turn.previous_shared_secret: there is no turn.shared_secret"));
+}
+
+#[test]
+fn tls_is_on_with_a_certificate() {
+    let files = "certificate_file = \"Cargo.toml\"\nprivate_key_file = \"Cargo.lock\"";
+    assert_eq!(load(REQUIRED).unwrap().tls, None);
+    let tls = load(&format!("{REQUIRED}[tls]\n{files}")).unwrap().tls.unwrap();
+    assert_eq!((tls.listen.to_string().as_str(), tls.advertised_port), ("0.0.0.0:443", 443));
+    assert_eq!(tls.host, "rtc.example.org");
+    let tls = load(&format!(
+        "{REQUIRED}[tls]\n{files}\nlisten = \"127.0.0.1:8443\"\nadvertised_port = 5349\nhost = \"turn.example.org\"\nproxy_protocol_from = [\"127.0.0.1\"]"
+    ));
+    let tls = tls.unwrap().tls.unwrap();
+    assert_eq!((tls.advertised_port, tls.host.as_str(), tls.listen.port()), (5349, "turn.example.org", 8443));
+    assert_eq!(tls.proxy_protocol_from, ["127.0.0.1/32".parse().unwrap()]);
 }
 
 #[test]

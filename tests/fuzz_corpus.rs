@@ -99,6 +99,21 @@ fn framing() {
 }
 
 #[test]
+fn turn_framing() {
+    replay("turn_framing", fuzz::turn_framing);
+}
+
+#[test]
+fn turn_unauthenticated() {
+    replay("turn_unauthenticated", fuzz::turn::turn_unauthenticated);
+}
+
+#[test]
+fn turn_signed() {
+    replay("turn_signed", fuzz::turn::turn_signed);
+}
+
+#[test]
 fn signal_request() {
     replay("signal_request", fuzz::signal_request);
 }
@@ -146,6 +161,8 @@ fn seeds_get_through_the_readers() {
             "rtcp" => reads_as_rtcp(&bytes),
             "twcc" => reads_as_rtcp(&fuzz::transport_feedback(&bytes)),
             "classify" => classify::classify(&bytes) != classify::Datagram::Unknown,
+            "turn_signed" if name == "seed-call" => relays_both_ways(&bytes),
+            "turn_signed" => fuzz::turn::conversation(&bytes).allocated > 0,
             "signal_request" if name.ends_with(".json") => decode_request_text(&text).is_ok(),
             "signal_request" => decode_request(&bytes).is_ok(),
             "join_request" if name == "seed-parameter" => decode_join_request(&text).is_ok(),
@@ -188,6 +205,11 @@ fn reads_by_its_structure(bytes: &[u8]) -> bool {
     let (first, second) = bytes[1..].split_at(usize::from(bytes[0]));
     let opening = Descriptor::parse(first, None).and_then(|descriptor| descriptor.structure);
     opening.is_some() && Descriptor::parse(second, opening.as_deref()).is_some_and(|d| d.frame.is_some())
+}
+
+fn relays_both_ways(bytes: &[u8]) -> bool {
+    let counts = fuzz::turn::conversation(bytes);
+    counts.to_peers.packets == 2 && counts.to_clients.packets > 0
 }
 
 fn reads_as_rtcp(bytes: &[u8]) -> bool {
@@ -242,6 +264,34 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
 
     add("framing", "three", &[&[3][..], b"\0\x03abc\0\0\0\x01d\0\x05efg"].concat());
     add("framing", "too-long", &[1, 0xff, 0xff, 0]);
+
+    let turn = [&binding_request()[..], b"\x40\x01\0\x05hello\0\0\0", &binding_request(), b"\x4f\xff\0\0"].concat();
+    add("turn_framing", "messages", &[&[7][..], &turn].concat());
+    add("turn_framing", "too-long", &[1, 0x40, 0, 0x40, 0]);
+    let length = (binding_request().len() as u16).to_be_bytes();
+    add("turn_framing", "ice", &[&[9][..], &length, &binding_request()].concat());
+
+    let stun = |kind: [u8; 2], attributes: &[u8]| {
+        let length = (attributes.len() as u16).to_be_bytes();
+        [&kind[..], &length, &[0x21, 0x12, 0xa4, 0x42], &[0; 12], attributes].concat()
+    };
+    add("turn_unauthenticated", "binding", &stun([0, 1], &[]));
+    add("turn_unauthenticated", "allocate", &stun([0, 3], UDP));
+    add("turn_unauthenticated", "channel", &[0x40, 0, 0, 1, 1, 0, 0, 0]);
+    add("turn_unauthenticated", "send", &stun([0, 0x16], &[TO_PEER, DATA].concat()));
+    let claim = b"\0\x06\0\x041:a:\0\x14\0\x04abcd\0\x15\0\x04wxyz\0\x08\0\x14aaaaaaaaaaaaaaaaaaaa";
+    add("turn_unauthenticated", "signed", &stun([0, 4], claim));
+
+    let allocate = step(0, UDP);
+    let (relayed, pause, data) = (step(6, b"from a peer"), step(255, b"x"), step(4, &[TO_PEER, DATA].concat()));
+    let channel = step(3, &[&[0, 0x0c, 0, 4, 0x40, 0, 0, 0], TO_PEER].concat());
+    let call = [allocate.clone(), step(2, TO_PEER), data, channel, step(5, b"on it"), relayed, pause.clone()].concat();
+    add("turn_signed", "call", &call);
+    let both_families = [UDP, &[0x80, 0, 0, 4, 2, 0, 0, 0]].concat();
+    let end_of_one = [0, 0x17, 0, 4, 1, 0, 0, 0, 0, 0x0d, 0, 4, 0, 0, 0, 0];
+    add("turn_signed", "both-families", &[step(0, &both_families), pause, step(1, &end_of_one)].concat());
+    let even_port = [UDP, &[0, 0x18, 0, 1, 0x80, 0, 0, 0]].concat();
+    add("turn_signed", "even-port", &[step(0, &even_port), step(1, &[0, 0x0d, 0, 4, 0, 0, 0, 0]), allocate].concat());
 
     // A hundred packets of 1200 bytes, feedback on all or on some of them, at times that fit or do not.
     let send = [0, 0, 100, 0x10, 0, 0x04, 0xb0, 0];
@@ -330,6 +380,19 @@ fn transport_arrivals(arrivals: &[Option<i64>]) -> Vec<u8> {
     let heading = twcc::Heading { sender: 1, media: 2, base_sequence: 65_535, reference_time: 9, feedback_count: 1 };
     twcc::write(&mut bytes, &heading, arrivals);
     bytes
+}
+
+/// REQUESTED-TRANSPORT.
+const UDP: &[u8] = &[0, 0x19, 0, 4, 17, 0, 0, 0];
+
+/// XOR-PEER-ADDRESS: 93.184.216.34, port 40,000.
+const TO_PEER: &[u8] = &[0, 0x12, 0, 8, 0, 1, 0xbd, 0x52, 0x7c, 0xaa, 0x7c, 0x60];
+
+const DATA: &[u8] = b"\0\x13\0\x03abc\0";
+
+/// What to do, and with which bytes.
+fn step(what: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[what, bytes.len() as u8], bytes].concat()
 }
 
 fn binding_request() -> Vec<u8> {

@@ -3,6 +3,8 @@
 //! `fuzz_targets/` feeds them from libFuzzer; `tests/fuzz_corpus.rs` of the main package includes this file and feeds them
 //! from `corpus/`, so that whatever was found once is checked on every test run.
 
+pub mod turn;
+
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,7 @@ use parlour::transport::classify::{self, Datagram};
 use parlour::transport::estimator::{Estimator, MAX_BITRATE, MIN_BITRATE, START_BITRATE};
 use parlour::transport::framing::{self, Deframer, FramingError};
 use parlour::transport::sdp::{Problem, SessionDescription};
+use parlour::turn::framing as turn_framing;
 use prost::Message;
 
 /// What is read can be written, and reads the same again.
@@ -257,7 +260,7 @@ pub fn classify(data: &[u8]) {
         Datagram::Dtls => assert!(first.is_some_and(|first| (20..64).contains(&first))),
         Datagram::Rtp => assert!(first.is_some_and(|first| first >> 6 == 2) && data.len() <= classify::MAX_RTP_BYTES),
         Datagram::Oversized => assert!(data.len() > classify::MAX_RTP_BYTES),
-        Datagram::TurnChannel { number } => assert!((0x4000..=0x4fff).contains(&number)),
+        Datagram::Turn => assert!(first.is_some_and(|first| first < 4 || first >> 6 == 1)),
         Datagram::Unknown => {}
     }
 }
@@ -292,6 +295,50 @@ fn deframe<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Resu
         }
     }
     (packets, Ok(()))
+}
+
+/// One byte of step, then a stream: cut into steps it gives the same messages as whole, and each is what its header says. A
+/// stream that begins with a message of STUN is taken for TURN from its first bytes.
+pub fn turn_framing(data: &[u8]) {
+    let Some((&step, stream)) = data.split_first() else {
+        return;
+    };
+    let stream = &stream[..stream.len().min(1 << 16)];
+    let whole = turn_messages([stream]);
+    let cut = turn_messages(stream.chunks(usize::from(step).max(1)));
+    assert_eq!(cut, whole);
+    for message in &whole.0 {
+        assert!(message.len() <= turn_framing::MAX_MESSAGE_BYTES);
+        let header = if message[0] < 4 { 20 } else { 4 };
+        assert_eq!(message.len(), header + usize::from(u16::from_be_bytes([message[2], message[3]])));
+    }
+    let verdict = turn_framing::sniff(stream);
+    if stream.len() >= turn_framing::SNIFFED_BYTES {
+        assert_ne!(verdict, Ok(None));
+        assert_eq!(turn_framing::sniff(&stream[..turn_framing::SNIFFED_BYTES]), verdict);
+    }
+    if whole.0.first().is_some_and(|message| message[0] < 4) {
+        assert_eq!(verdict, Ok(Some(turn_framing::Stream::Turn)));
+    }
+}
+
+fn turn_messages<'a>(
+    reads: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<Vec<u8>>, Result<(), turn_framing::FramingError>) {
+    let (mut deframer, mut messages) = (turn_framing::Deframer::new(), Vec::new());
+    for read in reads {
+        if let Err(error) = deframer.push(read) {
+            return (messages, Err(error));
+        }
+        loop {
+            match deframer.next_message() {
+                Ok(Some(message)) => messages.push(message.to_vec()),
+                Ok(None) => break,
+                Err(error) => return (messages, Err(error)),
+            }
+        }
+    }
+    (messages, Ok(()))
 }
 
 /// A message that was read can be written and read again, in both encodings.

@@ -103,6 +103,48 @@ impl Source {
         secrets
     }
 
+    /// One secret: `key`, or the file that holds it in `key_file`. `advice` follows what is wrong with it.
+    pub fn secret(&mut self, key: &str, advice: &str) -> Option<Secret> {
+        let twin = format!("{key}_file");
+        self.known.extend([key.to_owned(), twin.clone()]);
+        let (set, value, found) = match (self.find(key), self.find(&twin)) {
+            (None, None) => return None,
+            (Some(_), Some(value)) => {
+                let what = format!("both {twin} and {key} are set; keep one of them");
+                let place = self.place(&value);
+                self.problems.push(Problem { key: twin, place, what });
+                return None;
+            }
+            (Some(value), None) => {
+                let found = scalar(&value).ok_or_else(|| "expected a text".to_owned()).and_then(Secret::new);
+                (key, value, found)
+            }
+            (None, Some(value)) => {
+                let found = read_secret(&value);
+                (twin.as_str(), value, found)
+            }
+        };
+        match found {
+            Ok(secret) => Some(secret),
+            Err(what) => {
+                let problem =
+                    Problem { key: set.to_owned(), place: self.place(&value), what: format!("{what}. {advice}") };
+                self.problems.push(problem);
+                None
+            }
+        }
+    }
+
+    pub fn is_set(&self, key: &str) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// Reports what is wrong with `key` beyond its own form.
+    pub fn refuse(&mut self, key: &str, what: String) {
+        let place = self.find(key).and_then(|value| self.place(&value));
+        self.problems.push(Problem { key: key.to_owned(), place, what });
+    }
+
     /// Reports every problem, unknown keys among them.
     pub fn finish(mut self) -> Result<(), Problems> {
         let mut set = Vec::new();
@@ -183,7 +225,8 @@ impl Source {
             let same_name = if name(known) == name(key) { LIKENESS } else { 0.0 };
             strsim::jaro_winkler(known, key).max(same_name)
         };
-        let best = self.known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+        // Of equals the first: it belongs to the more common section.
+        let best = self.known.iter().rev().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
         (likeness(best) >= LIKENESS).then_some(best)
     }
 }

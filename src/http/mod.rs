@@ -1,6 +1,7 @@
 //! Everything that speaks HTTP: the token service, discovery documents, the signalling WebSocket, health and metrics.
 //!
-//! [`serve`] accepts connections and hands requests to the router below. Each route also exists under the prefixes that
+//! [`serve`] and [`serve_tls`] accept connections and hand requests to the router below; TURN that comes to the second goes
+//! to `net`. Each route also exists under the prefixes that
 //! deployments use (`/livekit/jwt`, `/livekit/sfu`, the path of `public_url`); see [`prefix`].
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::net::Node;
 use rate_limit::RateLimit;
 
+mod certificates;
 mod client_address;
 mod cors;
 mod discovery;
@@ -29,15 +31,19 @@ mod error;
 mod health;
 mod join_request;
 mod prefix;
+mod proxy_protocol;
 mod rate_limit;
 mod request_id;
 mod server;
 mod signal;
 mod socket;
+mod tls;
 mod token;
+mod turn;
 
 pub use discovery::well_known_document;
-pub use server::serve;
+pub use server::{serve, serve_tls};
+pub use tls::Tls;
 
 /// What every request may need.
 pub struct App {
@@ -88,6 +94,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/sfu/get", post(token::sfu_get).fallback(token::method_not_allowed))
         .route("/get_token", post(token::get_token).fallback(token::method_not_allowed))
+        .route("/turn", get(turn::turn).post(turn::turn).fallback(turn::method_not_allowed))
         .route("/delegate_delayed_leave", any(token::delegate_delayed_leave))
         .route("/.well-known/matrix/client", get(discovery::well_known))
         .route("/_matrix/client/unstable/org.matrix.msc4143/rtc/transports", get(discovery::transports))

@@ -1,4 +1,4 @@
-//! The HTTP listener: accepts, bounds and times connections, and hands requests to the router.
+//! The HTTP listeners, with TLS and without: accept, bound and time connections, and hand requests to the router.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -17,16 +17,18 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::client_address::{ClientAddress, client_address};
-use super::{App, prefix, router};
+use super::{App, Tls, prefix, router};
+use crate::subscriber::subscriber;
 
 /// The headers of a request that is meant come in one or two packets.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes of request line and headers. The line carries a token and a whole SDP offer, gzipped: up to some 20 kB in large
 /// meetings, which proxies pass on only when told to.
@@ -35,7 +37,7 @@ const LARGEST_HEAD: usize = 128 * 1024;
 /// HTTP connections that have not become WebSockets, all together.
 const MOST_CONNECTIONS: usize = 4096;
 
-/// The same, from one address that is no trusted proxy.
+/// The same, from one subscriber that is no trusted proxy.
 const MOST_PER_ADDRESS: usize = 64;
 
 /// For requests under way and for clients to hear that they must leave, before the process ends.
@@ -48,6 +50,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `shutdown`; then finishes what is under way. The sockets of participants end when the worker ends them.
 pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: CancellationToken) {
+    listen(listener, None, app, shutdown).await;
+}
+
+/// The same with TLS. What is TURN goes to the media workers.
+pub async fn serve_tls(listener: TcpListener, tls: Arc<Tls>, app: Arc<App>, shutdown: CancellationToken) {
+    let watching = tokio::spawn(tls.certificates.clone().watch(shutdown.clone()));
+    listen(listener, Some(tls), app, shutdown).await;
+    let _ = watching.await;
+}
+
+/// Every listener has slots of its own: who fills up the one that the world reaches does not shut out the other.
+async fn listen(listener: TcpListener, tls: Option<Arc<Tls>>, app: Arc<App>, shutdown: CancellationToken) {
     let server = Arc::new(Server {
         router: router(app.clone()),
         public_path: app.config.public_url.path().trim_end_matches('/').to_owned(),
@@ -55,6 +69,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: CancellationT
         per_address: Mutex::default(),
         shutdown: shutdown.clone(),
         app: app.clone(),
+        tls,
     });
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     loop {
@@ -81,45 +96,62 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: CancellationT
     }
 }
 
-struct Server {
-    app: Arc<App>,
+pub(super) struct Server {
+    pub app: Arc<App>,
+    pub shutdown: CancellationToken,
+    tls: Option<Arc<Tls>>,
     router: Router,
     /// The path of `public_url`, without a slash at its end.
     public_path: String,
     slots: Arc<Semaphore>,
     per_address: Mutex<HashMap<IpAddr, usize>>,
-    shutdown: CancellationToken,
 }
 
 impl Server {
     fn accept(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         // Too many: closing at once is all we can afford to say.
         let Ok(slot) = self.slots.clone().try_acquire_owned() else { return };
-        let Some(place) = Place::take(self.clone(), peer.ip().to_canonical()) else { return };
         // Signalling messages are small and wait for nothing.
         let _ = stream.set_nodelay(true);
-        let (shutdown, connections) = (self.shutdown.clone(), self.app.connections.clone());
-        let service = service_fn(move |request: hyper::Request<Incoming>| self.clone().call(request, peer.ip()));
+        let connections = self.app.connections.clone();
+        match self.tls.clone() {
+            Some(tls) => drop(connections.spawn(tls.welcome(self, stream, peer, slot))),
+            None => {
+                let client = peer.ip().to_canonical();
+                let Some(place) = Place::take(self.clone(), client) else { return };
+                connections.spawn(async move {
+                    self.converse(stream, client).await;
+                    drop((slot, place));
+                });
+            }
+        }
+    }
+
+    /// HTTP, until the connection ends or becomes a WebSocket.
+    pub async fn converse(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        client: IpAddr,
+    ) {
+        let shutdown = self.shutdown.clone();
+        let service = service_fn(move |request: hyper::Request<Incoming>| self.clone().call(request, client));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(LARGEST_HEAD)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
-        connections.spawn(async move {
-            let mut connection = pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = shutdown.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!("HTTP connection: {error}");
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
             }
-            drop((slot, place));
-        });
+        };
+        if let Err(error) = ended {
+            tracing::debug!("HTTP connection: {error}");
+        }
     }
 
     async fn call(self: Arc<Self>, request: hyper::Request<Incoming>, peer: IpAddr) -> Result<Response, Infallible> {
@@ -137,15 +169,16 @@ impl Server {
     }
 }
 
-/// One of the few connections an address may have.
-struct Place {
+/// One of the few connections a subscriber may have.
+pub(super) struct Place {
     server: Arc<Server>,
     address: IpAddr,
 }
 
 impl Place {
-    fn take(server: Arc<Server>, address: IpAddr) -> Option<Place> {
+    pub fn take(server: Arc<Server>, address: IpAddr) -> Option<Place> {
         let is_proxy = server.app.config.http.trusted_proxies.iter().any(|net| net.contains(&address));
+        let address = subscriber(address);
         let mut counts = server.per_address.lock().expect("no panic while held");
         let count = counts.entry(address).or_default();
         if *count >= MOST_PER_ADDRESS && !is_proxy {

@@ -56,7 +56,7 @@ struct GetToken {
 }
 
 #[derive(Deserialize)]
-struct OpenIdToken {
+pub(super) struct OpenIdToken {
     access_token: Option<String>,
     matrix_server_name: Option<String>,
 }
@@ -76,8 +76,8 @@ struct Delay {
 }
 
 /// A caller whose OpenID token was verified.
-struct Caller {
-    user_id: String,
+pub(super) struct Caller {
+    pub(super) user_id: String,
     /// Of one of `access.local_servers`.
     is_local: bool,
 }
@@ -139,6 +139,12 @@ pub async fn method_not_allowed() -> MatrixError {
 }
 
 async fn read<T: DeserializeOwned>(app: &App, client: ClientAddress, body: Body) -> Result<T, MatrixError> {
+    admit(app, client)?;
+    read_json(body).await
+}
+
+/// Before anything is read: who asks too often, or too late, is sent away.
+pub(super) fn admit(app: &App, client: ClientAddress) -> Result<(), MatrixError> {
     app.tokens.check(client.0).map_err(MatrixError::limited)?;
     if app.is_draining() {
         return Err(MatrixError::new(
@@ -147,6 +153,10 @@ async fn read<T: DeserializeOwned>(app: &App, client: ClientAddress, body: Body)
             "The server is shutting down; try again in a moment.",
         ));
     }
+    Ok(())
+}
+
+pub(super) async fn read_json<T: DeserializeOwned>(body: Body) -> Result<T, MatrixError> {
     let bytes = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, LARGEST_BODY)).await;
     let bytes = match bytes {
         Ok(Ok(bytes)) => bytes,
@@ -177,7 +187,7 @@ async fn read<T: DeserializeOwned>(app: &App, client: ClientAddress, body: Body)
     })
 }
 
-fn missing(field: &str) -> MatrixError {
+pub(super) fn missing(field: &str) -> MatrixError {
     MatrixError::bad_json(format!("`{field}` is missing from the request body or empty."))
 }
 
@@ -204,7 +214,7 @@ fn refuse_delegation(delay: &Delay) -> Result<(), MatrixError> {
     }
 }
 
-async fn verified(app: &App, token: OpenIdToken) -> Result<Caller, MatrixError> {
+pub(super) async fn verified(app: &App, token: OpenIdToken) -> Result<Caller, MatrixError> {
     let server = required(token.matrix_server_name, "openid_token.matrix_server_name")?;
     let access_token =
         token.access_token.filter(|token| !token.is_empty()).ok_or_else(|| missing("openid_token.access_token"))?;
@@ -227,6 +237,11 @@ async fn verified(app: &App, token: OpenIdToken) -> Result<Caller, MatrixError> 
     }
 }
 
+/// Users of other servers can only listen, unless the operator lets them do more.
+pub(super) fn can_publish(app: &App, caller: &Caller) -> bool {
+    caller.is_local || app.config.access.remote_can_publish
+}
+
 async fn grant(app: &App, caller: &Caller, identity: &str, alias: &str) -> Result<Response, MatrixError> {
     if caller.is_local {
         let options = RoomOptions {
@@ -238,13 +253,12 @@ async fn grant(app: &App, caller: &Caller, identity: &str, alias: &str) -> Resul
             MatrixError::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Unable to create room on SFU")
         })?;
     }
-    let can_publish = caller.is_local || app.config.access.remote_can_publish;
-    let claims = Claims::for_room(identity, alias, can_publish, unix_seconds(), TOKEN_VALIDITY_S);
+    let claims = Claims::for_room(identity, alias, can_publish(app, caller), unix_seconds(), TOKEN_VALIDITY_S);
     tracing::debug!(room = alias, local = caller.is_local, "access token");
     Ok(Json(json!({"url": app.config.sfu_url(), "jwt": app.keys.sign(&claims)})).into_response())
 }
 
-fn finish(app: &App, route: &str, outcome: Result<Response, MatrixError>) -> Response {
+pub(super) fn finish(app: &App, route: &str, outcome: Result<Response, MatrixError>) -> Response {
     let label = outcome.as_ref().map_or_else(|error| error.errcode, |_| "granted");
     app.metrics.token_requests.with_label_values(&[route, label]).inc();
     outcome.unwrap_or_else(MatrixError::into_response)

@@ -247,6 +247,15 @@ impl Keys {
         format!("{message}.{signature}")
     }
 
+    /// A secret of its own for `purpose`, the same wherever the keys are: 32 bytes in base64. Not a signature of any token,
+    /// as no token's first part holds a space.
+    pub fn derive(&self, purpose: &str) -> String {
+        let (_, pair) = self.by_name.first_key_value().expect("there is at least one key");
+        let message = format!("parlour {purpose}");
+        jsonwebtoken::crypto::sign(message.as_bytes(), &pair.signing, Algorithm::HS256)
+            .expect("an HMAC key signs any message")
+    }
+
     /// Checks signature and validity at `now` (unix seconds).
     pub fn verify(&self, token: &str, now: u64) -> Result<Claims, TokenError> {
         let unchecked = jsonwebtoken::dangerous::insecure_decode::<Issuer>(token).map_err(|_| TokenError::Malformed)?;

@@ -11,6 +11,7 @@
 //! - [`dialect`]: everything in which v0 and v1 differ.
 //! - [`translate`]: the rooms' plain data ↔ protobuf.
 //! - [`data`]: data packets, from one participant's data channel to the others'.
+//! - [`ice_servers`]: our TURN server, as clients are told of it.
 //! - [`wire`]: bytes ↔ messages, with the size limits.
 //! - [`access_token`]: claims and signatures.
 
@@ -19,6 +20,7 @@ pub mod data;
 mod dialect;
 mod dropped;
 mod events;
+pub mod ice_servers;
 mod join;
 mod publication;
 mod requests;
@@ -34,6 +36,7 @@ mod wire;
 pub use access_token::*;
 pub use dialect::Dialect;
 pub use dropped::{Dropped, DroppedCounts};
+pub use ice_servers::IceServers;
 pub use join::{JoinRequest, Outgoing, SocketId};
 pub use rooms::Rooms;
 pub use signalling::Signalling;

@@ -108,6 +108,7 @@ impl Session {
             participant: Some(translate::participant(&me)),
             other_participants: others.iter().map(translate::participant).collect(),
             server_version: SERVER_VERSION.to_owned(),
+            ice_servers: turn.ice_servers(&session.sid),
             subscriber_primary: session.dialect.subscriber_primary(session.protocol, &session.permissions),
             ping_timeout: PING_TIMEOUT_S,
             ping_interval: PING_INTERVAL_S,
@@ -151,6 +152,7 @@ impl Session {
         self.send(
             turn,
             Message::Reconnect(proto::ReconnectResponse {
+                ice_servers: turn.ice_servers(&self.sid),
                 server_info: Some(server_info()),
                 last_message_seq: self.upstream.last_sequence(),
                 ..Default::default()

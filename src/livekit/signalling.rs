@@ -12,8 +12,9 @@ use proto::signal_request;
 use proto::signal_response::Message;
 use sha2::{Digest, Sha256};
 
+use super::ice_servers::PARTICIPANT_VALIDITY_S;
 use super::session::{Session, message_out, refuse};
-use super::{Dropped, DroppedCounts, JoinRequest, Keys, Outgoing, Rooms, SocketId, translate};
+use super::{Dropped, DroppedCounts, IceServers, JoinRequest, Keys, Outgoing, Rooms, SocketId, translate};
 use crate::sfu::{Event, EventKind, JoinError, LeaveReason, Now, ParticipantId, ParticipantInfo, Sid};
 
 /// How often a client gets a fresh token. LiveKit's value: half of the least validity of a token.
@@ -36,6 +37,7 @@ pub struct Signalling {
 /// What all sessions use.
 struct Shared {
     keys: Keys,
+    ice_servers: Option<IceServers>,
     seed: [u8; 32],
     out: VecDeque<(SocketId, Outgoing)>,
     dropped: DroppedCounts,
@@ -76,6 +78,15 @@ impl<R> Turn<'_, R> {
         &self.shared.keys
     }
 
+    /// Our TURN server for this participant; empty when there is none.
+    pub(super) fn ice_servers(&self, participant: &Sid) -> Vec<proto::IceServer> {
+        let server = self.shared.ice_servers.as_ref().map(|servers| {
+            let server = servers.issue(participant.as_str(), self.now.unix_ms / 1000, PARTICIPANT_VALIDITY_S);
+            proto::IceServer { urls: server.urls, username: server.username, credential: server.credential }
+        });
+        server.into_iter().collect()
+    }
+
     /// The bytes that would mark frames made by the server among encrypted ones. We make none, but a client that
     /// encrypts warns without them. The same for everyone in a room, and not to be guessed by those outside.
     pub(super) fn sif_trailer(&self, room: &Sid) -> Vec<u8> {
@@ -85,10 +96,17 @@ impl<R> Turn<'_, R> {
 }
 
 impl Signalling {
-    /// `seed`: 32 random bytes, secret.
-    pub fn new(keys: Keys, seed: [u8; 32]) -> Signalling {
+    /// `ice_servers`: what participants are told; `seed`: 32 random bytes, secret.
+    pub fn new(keys: Keys, ice_servers: Option<IceServers>, seed: [u8; 32]) -> Signalling {
         Signalling {
-            shared: Shared { keys, seed, out: VecDeque::new(), dropped: DroppedCounts::default(), last_update: None },
+            shared: Shared {
+                keys,
+                ice_servers,
+                seed,
+                out: VecDeque::new(),
+                dropped: DroppedCounts::default(),
+                last_update: None,
+            },
             sessions: HashMap::new(),
             by_sid: HashMap::new(),
             sockets: HashMap::new(),

@@ -31,6 +31,11 @@ pub fn candidates(configured: &[IpAddr], udp: SocketAddr, tcp: SocketAddr) -> Ve
     all
 }
 
+/// Every address of this machine, loopback and container bridges included: none of them may be reached through the relay.
+pub fn addresses_of_this_machine() -> Vec<IpAddr> {
+    if_addrs::get_if_addrs().unwrap_or_default().iter().map(|interface| interface.ip()).collect()
+}
+
 fn own_addresses() -> Vec<IpAddr> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     let usable = |loopback: bool| -> Vec<IpAddr> {

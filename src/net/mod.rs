@@ -4,13 +4,18 @@
 //! own on the port they share:
 //!
 //! - [`worker`]: the thread's turns, and its new start after a panic; [`rooms`]: what it owns.
-//! - [`wire`]: its sockets ([`udp`], [`tcp`], [`send`]); [`post`]: what it hands to other workers, by the list of [`owners`].
+//! - [`wire`]: its sockets ([`udp`], [`tcp`], [`receive`], [`send`]); [`post`]: what it hands to other workers, by the list of
+//!   [`owners`].
+//! - [`relay`]: its TURN server, with the sockets of relayed addresses ([`relay_sockets`]).
 //! - [`directory`]: which worker has which room.
 
 mod addresses;
 mod directory;
 mod owners;
 mod post;
+mod receive;
+mod relay;
+mod relay_sockets;
 mod rooms;
 mod send;
 mod tcp;
@@ -21,13 +26,14 @@ mod worker;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use livekit_protocol as proto;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::livekit::{JoinRequest, Outgoing};
+use crate::livekit::{IceServers, JoinRequest, Outgoing};
 use crate::metrics::Metrics;
 use crate::sfu::{self, WorkerId};
 use crate::transport::Settings;
@@ -36,7 +42,9 @@ use rooms::{Command, Parts};
 use wire::Wires;
 use worker::Worker;
 
-pub use addresses::candidates;
+pub use addresses::{addresses_of_this_machine, candidates};
+pub use relay::TurnOptions;
+pub use tcp::TurnStream;
 pub use wire::Traffic;
 
 /// Commands that may wait for a worker. A full queue makes signalling wait, never media.
@@ -56,6 +64,7 @@ pub struct Options {
     pub workers: usize,
     /// Of all workers together.
     pub limits: sfu::Limits,
+    pub turn: TurnOptions,
     /// Signs refreshed tokens.
     pub keys: crate::livekit::Keys,
     pub metrics: Arc<Metrics>,
@@ -66,6 +75,9 @@ pub struct Options {
 pub struct Node {
     desks: Arc<[Desk]>,
     directory: Arc<Directory>,
+    ice_servers: Option<IceServers>,
+    /// Whose turn it is to get the next TLS connection.
+    turns: Arc<AtomicUsize>,
 }
 
 /// Where a worker takes commands.
@@ -118,7 +130,9 @@ impl Node {
     pub fn start(options: Options) -> io::Result<(Node, oneshot::Receiver<()>)> {
         let Wires { wires, wakers, candidates } = Wires::open(&options)?;
         let directory = Arc::new(Directory::new(wires.len(), options.limits));
+        let ice_servers = options.turn.ice_servers(&candidates);
         let parts = Parts {
+            ice_servers: ice_servers.clone(),
             settings: Settings::new(candidates),
             limits: options.limits,
             keys: options.keys,
@@ -139,11 +153,16 @@ impl Node {
             })?;
             desks.push(Desk { commands, waker });
         }
-        Ok((Node { desks: desks.into(), directory }, end))
+        Ok((Node { desks: desks.into(), directory, ice_servers, turns: Arc::default() }, end))
     }
 
     fn desk(&self, pin: &Pin) -> &Desk {
         &self.desks[pin.worker.index()]
+    }
+
+    /// Our TURN server, as clients are told of it.
+    pub fn ice_servers(&self) -> Option<&IceServers> {
+        self.ice_servers.as_ref()
     }
 
     /// Makes a room, or gives the one that exists. `None` when the node holds as many as it may.
@@ -181,6 +200,12 @@ impl Node {
             let _ = desk.command(Command::SignalLost { signal }).await;
         });
         Ok(SignalStream { requests, responses })
+    }
+
+    /// Gives a TLS connection with TURN on it to a worker, to one after the other.
+    pub async fn adopt(&self, stream: TurnStream) -> Result<(), NodeGone> {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        self.desks[turn % self.desks.len()].command(Command::Adopt(Box::new(stream))).await
     }
 
     /// Tells every client to come back later, and ends the workers.

@@ -136,15 +136,19 @@ impl Post {
         self.counts
     }
 
-    /// The other worker that a packet belongs to, as far as one can tell.
-    pub fn elsewhere(&self, source: &SocketAddr, packet: &[u8]) -> Option<WorkerId> {
+    pub fn here(&self) -> WorkerId {
+        self.here
+    }
+
+    /// The other worker that a packet of this kind belongs to, as far as one can tell.
+    pub fn elsewhere(&self, source: &SocketAddr, kind: Datagram<'_>) -> Option<WorkerId> {
         if self.boxes.len() == 1 {
             return None;
         }
-        match classify(packet) {
+        match kind {
             Datagram::Stun { local_ufrag: Some(ufrag) } => self.named(ufrag),
             Datagram::Stun { local_ufrag: None } | Datagram::Dtls | Datagram::Rtp => self.owners.elsewhere(source),
-            Datagram::Oversized | Datagram::TurnChannel { .. } | Datagram::Unknown => None,
+            Datagram::Turn | Datagram::Oversized | Datagram::Unknown => None,
         }
     }
 
@@ -326,7 +330,7 @@ mod tests {
         let (mut posts, _polls) = posts(3);
         let (rtp, here) = ([0x80; 40], from(1, &[]).source);
         let fragment = |letter: char| check(&format!("{letter}abcdefghijklmno"));
-        let elsewhere = |posts: &[Post], packet: &[u8]| posts[0].elsewhere(&here, packet);
+        let elsewhere = |posts: &[Post], packet: &[u8]| posts[0].elsewhere(&here, classify(packet));
         assert_eq!(elsewhere(&posts, &fragment('A')), None, "ours");
         assert_eq!(elsewhere(&posts, &fragment('C')), Some(worker(2)));
         assert_eq!(elsewhere(&posts, &fragment('D')), None, "there is no fourth");
@@ -355,6 +359,6 @@ mod tests {
     #[test]
     fn one_worker_alone_asks_nobody() {
         let (posts, _polls) = posts(1);
-        assert_eq!(posts[0].elsewhere(&from(1, &[]).source, &check("Cabcdefghijklmno")), None);
+        assert_eq!(posts[0].elsewhere(&from(1, &[]).source, classify(&check("Cabcdefghijklmno"))), None);
     }
 }

@@ -11,8 +11,9 @@ use tracing::{Span, info};
 
 use super::JoinRefused;
 use super::directory::Directory;
+use super::tcp::TurnStream;
 use super::wire::Wire;
-use crate::livekit::{DroppedCounts, JoinRequest, Keys, Outgoing, Signalling, SocketId};
+use crate::livekit::{DroppedCounts, IceServers, JoinRequest, Keys, Outgoing, Signalling, SocketId};
 use crate::metrics::{Metrics, WorkerMeter};
 use crate::sfu::{
     Counts, EventKind, FailureReason, JoinError, Limits, Now, ParticipantId, RoomInfo, RoomOptions, Sfu, Sid, Verdict,
@@ -43,6 +44,8 @@ pub(super) enum Command {
     SignalLost {
         signal: Signal,
     },
+    /// A TLS connection that speaks TURN.
+    Adopt(Box<TurnStream>),
     ShutDown,
     #[cfg(debug_assertions)]
     Panic,
@@ -62,6 +65,8 @@ pub(super) struct Parts {
     pub settings: Settings,
     pub limits: Limits,
     pub keys: Keys,
+    /// What participants are told of our TURN server.
+    pub ice_servers: Option<IceServers>,
     pub directory: Arc<Directory>,
     pub metrics: Arc<Metrics>,
     /// How many workers there are.
@@ -103,7 +108,7 @@ impl Rooms {
             worker,
             generation,
             sfu: if parts.workers > 1 { sfu.among_others(worker) } else { sfu },
-            signalling: Signalling::new(parts.keys.clone(), rand::random()),
+            signalling: Signalling::new(parts.keys.clone(), parts.ice_servers.clone(), rand::random()),
             sockets: HashMap::new(),
             joining: HashMap::new(),
             names: HashSet::new(),
@@ -152,6 +157,7 @@ impl Rooms {
                 self.signalling.closed(&mut self.sfu, now, signal.socket);
             }
             Command::Request { .. } | Command::SignalLost { .. } => {}
+            Command::Adopt(stream) => wire.adopt_turn(now, *stream),
             Command::ShutDown => {
                 self.stopping = true;
                 self.sfu.shut_down(now);
@@ -244,9 +250,9 @@ impl Rooms {
     /// Lets the rooms do what they have to do, and sends what comes of it.
     fn drive(&mut self, now: Now, wire: &mut Wire) {
         while self.sfu.drive(now) {
-            wire.send(&mut self.sfu);
+            wire.send(now, &mut self.sfu);
         }
-        wire.send(&mut self.sfu);
+        wire.send(now, &mut self.sfu);
     }
 
     fn deliver(&mut self, now: Now, socket: SocketId, outgoing: Outgoing) {

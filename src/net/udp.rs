@@ -1,34 +1,26 @@
 //! A worker's UDP socket, which STUN, DTLS, RTP and RTCP of every connection share. All workers' sockets have the same port:
 //! the kernel deals packets out by sender (SO_REUSEPORT).
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
 use mio::net::UdpSocket;
-use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
+use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
-use super::send::{self, Sender};
-use crate::transport::{Outbox, Protocol};
+use super::receive::{Arrival, Receiver};
+use super::send::Sender;
+use crate::transport::{Outbox, Protocol, Route};
 
 /// Holds half a second of a busy room while the thread is held up; the kernel may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
-/// An Ethernet frame. Longer datagrams are cut by the kernel and fail their integrity check.
-const DATAGRAM_BYTES: usize = 1500;
-/// The longest that several datagrams of one sender are joined to (GRO).
-const JOINED_BYTES: usize = 1 << 16;
 
 pub(super) struct Udp {
     socket: UdpSocket,
     state: UdpSocketState,
-    sender: Sender,
-    /// [`BATCH_SIZE`] slots.
-    buffer: Box<[u8]>,
-    slot: usize,
-    metas: Vec<RecvMeta>,
-    /// System calls made to receive.
-    calls: u64,
+    pub sender: Sender,
+    pub receiver: Receiver,
     /// The candidate addresses, which is what the rooms know us by.
     candidates: Vec<Candidate>,
     /// The socket listens on every address, so each packet has to say which one it leaves from.
@@ -77,15 +69,11 @@ impl Udp {
         let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
         let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
         socket.set_nonblocking(true)?;
-        let slot = if state.gro_segments() > 1 { JOINED_BYTES } else { DATAGRAM_BYTES };
         Ok(Udp {
             socket: UdpSocket::from_std(socket.into()),
             sender: Sender::new(state.max_gso_segments() > 1),
+            receiver: Receiver::new(&state),
             state,
-            buffer: vec![0; slot * BATCH_SIZE].into(),
-            slot,
-            metas: vec![RecvMeta::default(); BATCH_SIZE],
-            calls: 0,
             candidates: Vec::new(),
             wildcard,
         })
@@ -106,34 +94,14 @@ impl Udp {
         &mut self.socket
     }
 
-    pub fn calls(&self) -> u64 {
-        self.calls
-    }
-
-    pub fn sent(&self) -> send::Counts {
-        self.sender.counts()
-    }
-
     /// Reads one batch. Whether more may wait.
     pub fn receive(&mut self, mut each: impl FnMut(Received<'_>)) -> io::Result<bool> {
-        let mut slots = self.buffer.chunks_exact_mut(self.slot);
-        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
-            std::array::from_fn(|_| IoSliceMut::new(slots.next().unwrap_or_default()));
-        self.calls += 1;
-        let count = match self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut self.metas) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        for (meta, slot) in self.metas.iter().zip(self.buffer.chunks_exact(self.slot)).take(count) {
-            let (source, local) = (canonical(meta.addr), meta.dst_ip.map(|ip| ip.to_canonical()));
-            let Some(candidate) = reached(&mut self.candidates, local, source) else { continue };
-            for bytes in slot[..meta.len].chunks(meta.stride.max(1)) {
+        let Udp { socket, state, receiver, candidates, .. } = self;
+        receiver.receive(UdpSockRef::from(&*socket), state, |Arrival { source, local, bytes }| {
+            if let Some(candidate) = reached(candidates, local, source) {
                 each(Received { source, candidate, local, bytes });
             }
-        }
-        // What comes after a batch that was not full is a new event.
-        Ok(count == BATCH_SIZE)
+        })
     }
 
     /// Learns from a datagram that came to another worker's socket.
@@ -141,10 +109,10 @@ impl Udp {
         reached(&mut self.candidates, received.local, received.source);
     }
 
-    /// Sends all that goes by UDP, from the addresses that the candidates stand for.
-    pub fn send(&mut self, outbox: &Outbox) {
+    /// Sends all that goes by UDP and is not for this very process, from the addresses that the candidates stand for.
+    pub fn send(&mut self, outbox: &Outbox, inward: impl Fn(&Route) -> bool) {
         let mut batch = self.sender.batch(self.socket.as_fd());
-        for (route, packets) in outbox.runs().filter(|(route, _)| route.protocol == Protocol::Udp) {
+        for (route, packets) in outbox.runs().filter(|(route, _)| route.protocol == Protocol::Udp && !inward(route)) {
             let known = self.candidates.iter().find(|c| self.wildcard && c.address == route.source);
             batch.run(route.destination, known.and_then(|c| c.local), packets);
         }
@@ -173,17 +141,11 @@ fn reached(candidates: &mut [Candidate], local: Option<IpAddr>, source: SocketAd
     Some(candidate.address)
 }
 
-/// A dual-stack socket shows IPv4 peers as IPv6; ICE knows them as what they are.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::transport::Route;
 
     fn bound(listen: &str, workers: usize) -> Vec<Udp> {
         Udp::bind(listen.parse().unwrap(), workers).unwrap()
@@ -252,7 +214,7 @@ mod tests {
             while !got {
                 udp.receive(|received| got = received.candidate == source).unwrap();
             }
-            udp.send(&outbox);
+            udp.send(&outbox, |_| false);
             let mut buffer = [0; 100];
             assert_eq!(peer.recv_from(&mut buffer).unwrap().1, SocketAddr::from((from, port)));
         }

@@ -77,6 +77,7 @@ impl Worker {
     fn turns(&mut self) {
         let mut now = clock();
         while self.stop_at.is_none_or(|at| now.instant < at) {
+            self.wire.handle_timeout(now);
             self.rooms.handle_timeout(now, &mut self.wire);
             let done = Instant::now();
             self.busy += done.saturating_duration_since(now.instant);
@@ -96,7 +97,7 @@ impl Worker {
         if self.more_commands {
             return Duration::ZERO;
         }
-        let due = [self.rooms.next_timeout(), Some(self.next_housekeeping), self.stop_at];
+        let due = [self.rooms.next_timeout(), self.wire.next_timeout(), Some(self.next_housekeeping), self.stop_at];
         let next = due.into_iter().flatten().min().unwrap_or(self.next_housekeeping);
         next.saturating_duration_since(now)
     }
@@ -125,6 +126,7 @@ impl Worker {
         self.next_housekeeping = now.instant + HOUSEKEEPING;
         self.wire.close_idle(now);
         self.rooms.count();
+        self.wire.relay.count(&self.parts.metrics);
         let traffic = self.wire.traffic();
         self.parts.metrics.traffic(&traffic, &self.counted);
         self.counted = traffic;

@@ -464,7 +464,7 @@ impl Sfu {
                 counts.packets_oversized += 1;
                 return;
             }
-            Classified::TurnChannel { .. } | Classified::Unknown => None,
+            Classified::Turn | Classified::Unknown => None,
         };
         let Some(link) = link.copied() else {
             counts.packets_unknown += 1;

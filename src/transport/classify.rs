@@ -7,6 +7,7 @@ pub const MAX_RTP_BYTES: usize = 1500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Datagram<'a> {
+    /// Of a connection: a connectivity check, its response, or an indication.
     Stun {
         /// From a binding request: what the sender believes is our ICE ufrag, the part of USERNAME before the colon
         /// (RFC 8445 §7.2.2). Not authenticated: only good for finding the connection that will check it.
@@ -17,19 +18,20 @@ pub enum Datagram<'a> {
     Rtp,
     /// Would be RTP, but is longer than [`MAX_RTP_BYTES`]: to be dropped.
     Oversized,
-    /// TURN ChannelData (RFC 8656 §12.4).
-    TurnChannel {
-        /// 0x4000..=0x4fff.
-        number: u16,
-    },
+    /// For the STUN and TURN server: a binding request that names no connection, a TURN request or indication (RFC 8656 §3),
+    /// or ChannelData (§12.4).
+    Turn,
     /// Nothing that belongs on this port, or too short or malformed for what it claims to be.
     Unknown,
 }
 
 const STUN_HEADER_BYTES: usize = 20;
 const STUN_MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
-const STUN_BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
-const STUN_BINDING_RESPONSE: [u8; 2] = [0x01, 0x01];
+const STUN_BINDING_REQUEST: u16 = 0x0001;
+const STUN_BINDING_RESPONSE: u16 = 0x0101;
+/// Where the type of a message has its class; the rest is its method (RFC 8489 §5).
+const STUN_CLASS_BITS: u16 = 0x0110;
+const STUN_RESPONSE_BIT: u16 = 0x0100;
 const STUN_USERNAME: u16 = 0x0006;
 const STUN_USE_CANDIDATE: u16 = 0x0025;
 const STUN_MESSAGE_INTEGRITY: u16 = 0x0008;
@@ -47,9 +49,7 @@ pub fn classify(packet: &[u8]) -> Datagram<'_> {
     match packet {
         [0..=3, ..] => stun(packet),
         [20..=63, ..] if packet.len() >= DTLS_RECORD_HEADER_BYTES => Datagram::Dtls,
-        [high @ 0x40..=0x4f, low, ..] if packet.len() >= CHANNEL_HEADER_BYTES => {
-            Datagram::TurnChannel { number: u16::from_be_bytes([*high, *low]) }
-        }
+        [0x40..=0x7f, ..] if packet.len() >= CHANNEL_HEADER_BYTES => Datagram::Turn,
         [128..=191, ..] if packet.len() > MAX_RTP_BYTES => Datagram::Oversized,
         [128..=191, ..] if packet.len() >= RTCP_HEADER_BYTES => Datagram::Rtp,
         _ => Datagram::Unknown,
@@ -70,9 +70,18 @@ fn stun(packet: &[u8]) -> Datagram<'_> {
     if header[4..8] != STUN_MAGIC_COOKIE || length != attributes.len() || length % 4 != 0 {
         return Datagram::Unknown;
     }
-    let is_request = header[..2] == STUN_BINDING_REQUEST;
-    let local_ufrag = if is_request { attribute(attributes, STUN_USERNAME).and_then(local_part) } else { None };
-    Datagram::Stun { local_ufrag }
+    let kind = u16::from_be_bytes([header[0], header[1]]);
+    if kind == STUN_BINDING_REQUEST {
+        return match attribute(attributes, STUN_USERNAME) {
+            // A check always has one (RFC 8445 §7.1.1).
+            None => Datagram::Turn,
+            Some(username) => Datagram::Stun { local_ufrag: local_part(username) },
+        };
+    }
+    let is_binding = kind & !STUN_CLASS_BITS == STUN_BINDING_REQUEST;
+    // We are nobody's TURN client: what answers a TURN request is not for us.
+    let is_response = kind & STUN_RESPONSE_BIT != 0;
+    if is_binding || is_response { Datagram::Stun { local_ufrag: None } } else { Datagram::Turn }
 }
 
 /// Ties a response to its request (RFC 8489 §5).
@@ -82,7 +91,7 @@ pub type TransactionId = [u8; 12];
 /// authenticated.
 pub fn nomination(packet: &[u8]) -> Option<TransactionId> {
     let (header, attributes) = packet.split_at_checked(STUN_HEADER_BYTES)?;
-    let is_request = header[..2] == STUN_BINDING_REQUEST && header[4..8] == STUN_MAGIC_COOKIE;
+    let is_request = header[..2] == STUN_BINDING_REQUEST.to_be_bytes() && header[4..8] == STUN_MAGIC_COOKIE;
     let nominates = is_request && attribute(attributes, STUN_USE_CANDIDATE).is_some();
     nominates.then(|| header[8..].try_into().ok())?
 }
@@ -90,7 +99,7 @@ pub fn nomination(packet: &[u8]) -> Option<TransactionId> {
 /// The transaction of a binding request to which this packet is the response that it succeeded.
 pub fn answered(packet: &[u8]) -> Option<TransactionId> {
     let (header, _) = packet.split_at_checked(STUN_HEADER_BYTES)?;
-    let is_response = header[..2] == STUN_BINDING_RESPONSE && header[4..8] == STUN_MAGIC_COOKIE;
+    let is_response = header[..2] == STUN_BINDING_RESPONSE.to_be_bytes() && header[4..8] == STUN_MAGIC_COOKIE;
     is_response.then(|| header[8..].try_into().ok())?
 }
 
@@ -156,19 +165,32 @@ mod tests {
             (stun(1, &[(6, b"abcd:efgh")]), Some("abcd"), "plain"),
             (stun(1, &[(6, b"abcd:ef:gh")]), Some("abcd"), "first colon counts"),
             (stun(1, &[(0x24, b"1234"), (6, b"abcd:e")]), Some("abcd"), "after another attribute"),
-            (stun(1, &[]), None, "no attributes"),
             (stun(1, &[(6, b"abcd")]), None, "no colon"),
             (stun(1, &[(6, b":abcd")]), None, "empty"),
             (stun(1, &[(6, b"\xff\xff:abcd")]), None, "not text"),
-            (stun(1, &[(8, &[0; 20]), (6, b"abcd:efgh")]), None, "not covered by the integrity"),
             (stun(0x0101, &[(6, b"abcd:efgh")]), None, "a response"),
-            (stun(0x0003, &[(6, b"1700000000:alice")]), None, "a TURN allocation"),
+            (stun(0x0011, &[]), None, "an indication"),
+            (stun(0x0113, &[]), None, "who refuses an allocation is not our client"),
         ] {
             assert_eq!(classify(&message), Datagram::Stun { local_ufrag }, "{what}");
         }
+    }
+
+    #[test]
+    fn what_names_no_connection_is_the_stun_and_turn_servers() {
         let mut overrun = stun(1, &[(6, b"abcd:efg")]);
         overrun[23] = 200;
-        assert_eq!(classify(&overrun), Datagram::Stun { local_ufrag: None });
+        for (message, what) in [
+            (stun(1, &[]), "a binding request without a name"),
+            (stun(1, &[(8, &[0; 20]), (6, b"abcd:efgh")]), "a name that the integrity does not cover"),
+            (overrun, "an attribute longer than the message"),
+            (stun(0x0003, &[(6, b"1700000000:alice")]), "Allocate"),
+            (stun(0x0016, &[]), "a Send indication"),
+            (vec![0x4f, 0xff, 0, 0], "ChannelData"),
+            (vec![0x7f, 0xff, 0, 0], "on a channel as they were numbered first (RFC 5766 §11)"),
+        ] {
+            assert_eq!(classify(&message), Datagram::Turn, "{what}");
+        }
     }
 
     #[test]
@@ -196,7 +218,7 @@ mod tests {
             let packet = [&[first, 0][..], &[0; 62]].concat();
             let expected = match first {
                 20..=63 => Datagram::Dtls,
-                64..=79 => Datagram::TurnChannel { number: u16::from(first) << 8 },
+                64..=127 => Datagram::Turn,
                 128..=191 => Datagram::Rtp,
                 _ => Datagram::Unknown,
             };
@@ -206,7 +228,6 @@ mod tests {
         assert_eq!(classify(&[22; 12]), Datagram::Unknown);
         assert_eq!(classify(&[0x40; 3]), Datagram::Unknown);
         assert_eq!(classify(&[128; 7]), Datagram::Unknown);
-        assert_eq!(classify(&[0x4f, 0xff, 0, 0]), Datagram::TurnChannel { number: 0x4fff });
     }
 
     #[test]
@@ -224,7 +245,7 @@ mod tests {
         ) {
             let attributes: Vec<_> = attributes.iter().map(|(kind, value)| (*kind, &value[..])).collect();
             let whole = stun(1, &attributes);
-            let is_stun = matches!(classify(&whole), Datagram::Stun { .. });
+            let is_stun = matches!(classify(&whole), Datagram::Stun { .. } | Datagram::Turn);
             prop_assert!(is_stun);
             let len = usize::from(cut) % whole.len();
             prop_assert_eq!(classify(&whole[..len]), Datagram::Unknown);

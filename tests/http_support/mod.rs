@@ -203,6 +203,7 @@ fn node(config: &Config, keys: Keys, metrics: Arc<Metrics>) -> Node {
         public_addresses: Vec::new(),
         workers: config.media.workers,
         limits: Limits { max_participants: config.limits.participants as usize, max_rooms: 100 },
+        turn: parlour::serve::turn_options(config, &keys).unwrap(),
         keys,
         metrics,
     };

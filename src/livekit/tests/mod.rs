@@ -1,11 +1,13 @@
 //! Signalling against a model of the rooms: no media, no SDP, no sockets, and time as the tests want it.
 
+mod ice_servers;
 mod model;
 mod ordering;
 mod requests;
 mod sessions;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use livekit_protocol as proto;
@@ -13,8 +15,12 @@ use proto::signal_request::Message as Said;
 use proto::signal_response::Message;
 
 use self::model::Model;
-use super::{Claims, Dialect, JoinRequest, Keys, Outgoing, Signalling, SocketId};
+use super::{Claims, Dialect, IceServers, JoinRequest, Keys, Outgoing, Signalling, SocketId};
 use crate::sfu::{JoinError, Now, ParticipantId, Permissions};
+use crate::turn::credentials::Credentials;
+
+const TURN_URL: &str = "turn:198.51.100.7:3478?transport=udp";
+const TURN_SECRET: &[u8] = b"a secret of the TURN server";
 
 /// Signalling, the model of the rooms and what every socket has been sent.
 struct Rig {
@@ -27,8 +33,10 @@ struct Rig {
 impl Rig {
     fn new() -> Rig {
         let keys = Keys::new([("key", "a secret that is long enough for anyone")]).expect("one key");
+        let credentials = Arc::new(Credentials::new(vec![TURN_SECRET.to_vec()]));
+        let ice_servers = IceServers::new(vec![TURN_URL.to_owned()], credentials);
         Rig {
-            signalling: Signalling::new(keys, [7; 32]),
+            signalling: Signalling::new(keys, ice_servers, [7; 32]),
             rooms: Model::default(),
             now: Now { instant: Instant::now(), unix_ms: 1_800_000_000_000 },
             received: BTreeMap::new(),

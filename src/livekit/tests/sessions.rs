@@ -11,7 +11,7 @@ use crate::sfu::{
     Codec, ConnectionQuality, DataChannel, Event, EventKind, LeaveReason, LineState, Quality, Sid, StreamState,
 };
 
-fn join_response(messages: &[Message]) -> &proto::JoinResponse {
+pub(super) fn join_response(messages: &[Message]) -> &proto::JoinResponse {
     let Some(Message::Join(join)) = messages.first() else { panic!("expected join first: {messages:?}") };
     join
 }
