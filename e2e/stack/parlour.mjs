@@ -12,14 +12,14 @@ const START_TIMEOUT_MS = 15_000;
 export const BINARY = path.join(process.env.CARGO_TARGET_DIR || path.join(REPOSITORY, "target"), "debug/parlour");
 
 /**
- * @param {{folder: string, port: number, mediaPort: number, homeserver: string, serverName: string, webRoot?: string, address?: string,
+ * @param {{folder: string, port: number, mediaPort: number, homeserver: string, serverName: string, webRoot?: string, address?: string, workers?: number,
  *   mediaAddresses?: string[], turn?: object, tls?: {certificate: string, key: string, port: number}, binary?: string, command?: string[]}} options
  *   `port` serves HTTP and WebSockets, `mediaPort` takes media over UDP and TCP, at `mediaAddresses`. `turn` is the config's
  *   section of that name. With `tls` clients are told to use it. `command`: words before the program, such as `taskset`.
  * @returns `url` is where this process asks, `publicUrl` what clients are told.
  */
 export async function startParlour({
-  folder, port, mediaPort, homeserver, serverName, webRoot, address = "127.0.0.1", mediaAddresses = [address], turn, tls, binary = BINARY, command = [],
+  folder, port, mediaPort, homeserver, serverName, webRoot, address = "127.0.0.1", mediaAddresses = [address], workers, turn, tls, binary = BINARY, command = [],
 }) {
   if (!existsSync(binary)) throw new Error(`${binary} is missing: run \`cargo build\` first.`);
   mkdirSync(path.join(folder, "data"), { recursive: true });
@@ -35,7 +35,7 @@ export async function startParlour({
       public_url: publicUrl,
       data_dir: path.join(folder, "data"),
       http: { listen: `${address}:${port}`, web_root: webRoot },
-      media: { udp: media, tcp: media, public_addresses: mediaAddresses },
+      media: { udp: media, tcp: media, public_addresses: mediaAddresses, workers },
       turn,
       tls: tls && { listen: `${address}:${tls.port}`, certificate_file: tls.certificate, private_key_file: tls.key, advertised_port: tls.port },
     }),

@@ -48,10 +48,11 @@ export function parse(message) {
 }
 
 export class TurnClient {
-  /** @param {{address: string, port: number, username: string, password: string}} options */
-  constructor({ address, port, username, password }) {
+  /** @param {{address: string, port: number, username?: string, password?: string, source?: string}} options  `source`: the address to send from */
+  constructor({ address, port, username, password, source }) {
     Object.assign(this, { address, port, username, password });
     this.socket = dgram.createSocket(net.isIPv6(address) ? "udp6" : "udp4");
+    this.socket.bind({ address: source });
   }
 
   /** Sends a message and resolves with what comes back, as bytes. */

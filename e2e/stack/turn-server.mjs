@@ -26,10 +26,10 @@ function turnSection({ secret, denyPeers = [], more }) {
 
 /**
  * The TURN server alone.
- * @param {{folder: string, kind?: "parlour" | "coturn", denyPeers?: string[], turn?: object, binary?: string, command?: string[], coturnMore?: string[]}} options
+ * @param {{folder: string, kind?: "parlour" | "coturn", denyPeers?: string[], turn?: object, workers?: number, binary?: string, command?: string[], coturnMore?: string[]}} options
  *   `turn`: more of Parlour's [turn] section; `command`: words before the program, such as `taskset`; `coturnMore`: arguments.
  */
-export async function startTurnServer({ folder, kind = COTURN ? "coturn" : "parlour", denyPeers = [], turn, binary, command, coturnMore }) {
+export async function startTurnServer({ folder, kind = COTURN ? "coturn" : "parlour", denyPeers = [], turn, workers, binary, command, coturnMore }) {
   const addresses = [SERVER.ipv4, SERVER.ipv6];
   const secret = randomBytes(32).toString("hex");
   const tls = { ...makeCertificate({ folder: path.join(folder, "tls"), addresses }), port: TLS_PORT[kind] };
@@ -47,6 +47,7 @@ export async function startTurnServer({ folder, kind = COTURN ? "coturn" : "parl
           serverName: REALM,
           turn: turnSection({ secret, denyPeers, more: turn }),
           tls,
+          workers,
           binary,
         });
   return { ...server, kind, secret, tls, port: PORT };
