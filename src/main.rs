@@ -92,10 +92,17 @@ fn load(file: &ConfigFile) -> Result<Config, String> {
     Config::load(&file.config, variables).map_err(|problems| problems.to_string())
 }
 
+/// They warn of every malformed message, which anybody can send, and may tell keys.
+const PARSERS_OF_STRANGERS: [&str; 3] = ["stun_types", "stun_proto", "turn_types"];
+
 fn start_log(config: &Config) {
     // A lone level is ours: libraries tell addresses of users at info.
     let filter = match config.log.level.parse::<LevelFilter>() {
-        Ok(level) => Targets::new().with_default(LevelFilter::WARN.min(level)).with_target("parlour", level),
+        Ok(level) => PARSERS_OF_STRANGERS
+            .iter()
+            .fold(Targets::new(), |targets, parser| targets.with_target(*parser, LevelFilter::OFF))
+            .with_default(LevelFilter::WARN.min(level))
+            .with_target("parlour", level),
         Err(_) => config.log.level.parse().unwrap_or_default(),
     };
     let layer =

@@ -27,6 +27,7 @@ pub async fn run(config: Config) -> Result<(), String> {
     let config = Arc::new(config);
     let keys = config::api_keys(&config).map_err(|problem| problem.to_string())?;
     let metrics = Arc::new(Metrics::new());
+    raise_descriptor_limit();
     let mut signals = Signals::listen().map_err(|e| format!("cannot wait for signals: {e}"))?;
     let tls = config.tls.as_ref().map(http::Tls::load).transpose()?;
 
@@ -87,6 +88,13 @@ async fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, String> {
         };
         format!("{key}: cannot listen on {address}: {error}; {advice}")
     })
+}
+
+/// Each relayed address and each connection takes a descriptor, and shells allow 1,024 unless asked for more.
+fn raise_descriptor_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
 }
 
 /// The TURN server as configured.

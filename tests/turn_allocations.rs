@@ -13,6 +13,7 @@ use parlour::transport::{Outbox, Protocol, Route};
 use parlour::turn::credentials::Credentials;
 use parlour::turn::peer_policy::{PeerPolicy, PeerRules};
 use parlour::turn::quotas::{QuotaLimits, Quotas};
+use parlour::turn::relay_ports::RelayPorts;
 use parlour::turn::{Limits, Ports, Settings, Turn};
 use stun_types::attribute::{Nonce, Realm, Username};
 use stun_types::message::{
@@ -114,10 +115,8 @@ impl World {
             realm: REALM.into(),
             credentials: credentials.clone(),
             nonce_key: [1; 32],
-            relays: vec![server().ip()],
-            ports: 49_152..=65_535,
+            relay_ports: RelayPorts::new(&[server().ip()], 49_152..=65_535),
             worker: 0,
-            workers: 1,
             policy: Arc::new(PeerPolicy::new(rules).expect("good rules")),
             quotas: Quotas::new(quotas),
             limits: Limits { bytes_per_second: rate, refusals_per_second: 1000, ..Limits::default() },

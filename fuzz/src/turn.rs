@@ -10,6 +10,7 @@ use parlour::transport::{Outbox, Protocol, Route};
 use parlour::turn::credentials::Credentials;
 use parlour::turn::peer_policy::{PeerPolicy, PeerRules};
 use parlour::turn::quotas::{QuotaLimits, Quotas};
+use parlour::turn::relay_ports::RelayPorts;
 use parlour::turn::{Counts, Limits, Ports, Settings, Turn};
 use stun_types::attribute::{Nonce, Realm, Username};
 use stun_types::message::{
@@ -134,10 +135,8 @@ impl Server {
             realm: REALM.into(),
             credentials,
             nonce_key: [1; 32],
-            relays: ours,
-            ports: RELAY_PORTS,
+            relay_ports: RelayPorts::new(&ours, RELAY_PORTS),
             worker: 0,
-            workers: 1,
             policy: policy.clone(),
             quotas: quotas.clone(),
             limits: Limits::default(),
@@ -216,7 +215,7 @@ impl Server {
     fn look(&mut self) {
         for (to, bytes) in packets(self.turn.to_clients()) {
             assert_eq!(to, route());
-            if bytes[0] >> 4 == 4 {
+            if bytes[0] >> 6 == 1 {
                 continue;
             }
             let message = Message::from_bytes(&bytes).expect("a STUN message");

@@ -21,6 +21,7 @@ use crate::transport::{Outbox, Protocol, Route};
 use crate::turn::credentials::Credentials;
 use crate::turn::peer_policy::PeerPolicy;
 use crate::turn::quotas::Quotas;
+use crate::turn::relay_ports::RelayPorts;
 use crate::turn::{self, Settings, Turn};
 
 /// What the TURN server needs to start.
@@ -60,21 +61,19 @@ pub(super) struct Relay {
 }
 
 /// What the TURN servers of all workers have in common.
-pub(super) fn settings(options: &TurnOptions, candidates: &[(Protocol, SocketAddr)], workers: usize) -> Settings {
+pub(super) fn settings(options: &TurnOptions, candidates: &[(Protocol, SocketAddr)]) -> Settings {
     let media: Vec<SocketAddr> = candidates.iter().filter(|(p, _)| *p == Protocol::Udp).map(|(_, a)| *a).collect();
-    let found: Vec<IpAddr> = match options.relay_addresses.is_empty() {
-        true => media.iter().map(SocketAddr::ip).collect(),
-        false => options.relay_addresses.clone(),
+    let relays = match (options.enabled, options.relay_addresses.is_empty()) {
+        (false, _) => Vec::new(),
+        (true, true) => media.iter().map(SocketAddr::ip).collect(),
+        (true, false) => options.relay_addresses.clone(),
     };
-    let first = |is_ipv4: bool| found.iter().copied().find(|ip| options.enabled && ip.is_ipv4() == is_ipv4);
     Settings {
         realm: options.realm.clone(),
         credentials: options.credentials.clone(),
         nonce_key: rand::random(),
-        relays: [first(true), first(false)].into_iter().flatten().collect(),
-        ports: options.relay_ports.clone(),
+        relay_ports: RelayPorts::new(&relays, options.relay_ports.clone()),
         worker: 0,
-        workers,
         policy: options.policy.clone(),
         quotas: options.quotas.clone(),
         limits: options.limits,
@@ -138,12 +137,12 @@ impl Relay {
     // --- out -----------------------------------------------------------------------------------------------------
 
     /// What is to be sent to clients; the caller clears it.
-    pub fn to_clients(&mut self) -> &mut Outbox {
+    pub fn for_clients(&mut self) -> &mut Outbox {
         self.turn.to_clients()
     }
 
     /// What goes from relayed addresses to others of this process; the caller clears it.
-    pub fn to_ourselves(&mut self) -> &mut Outbox {
+    pub fn for_ourselves(&mut self) -> &mut Outbox {
         self.turn.to_ourselves()
     }
 

@@ -91,7 +91,7 @@ impl Wires {
         let polls: Vec<Poll> = (0..workers).map(|_| Poll::new()).collect::<io::Result<_>>()?;
         let wakers: Vec<Arc<Waker>> =
             polls.iter().map(|poll| Ok(Arc::new(Waker::new(poll.registry(), WAKER)?))).collect::<io::Result<_>>()?;
-        let turn = relay::settings(&options.turn, &candidates, workers);
+        let turn = relay::settings(&options.turn, &candidates);
         let boxes: Arc<[Mailbox]> = wakers.iter().map(|waker| Mailbox::new(waker.clone())).collect();
         let mut wires = Vec::with_capacity(workers);
         for (index, poll) in polls.into_iter().enumerate() {
@@ -250,7 +250,7 @@ impl Wire {
     fn carry_on(&mut self, now: Now, sfu: &mut Sfu) {
         let Wire { post, relay, .. } = self;
         // Taken and given back, so that its memory is used again.
-        let mut outbox = std::mem::take(relay.to_ourselves());
+        let mut outbox = std::mem::take(relay.for_ourselves());
         for (route, packets) in outbox.runs() {
             for bytes in packets {
                 let received = inward(route, bytes);
@@ -262,7 +262,7 @@ impl Wire {
             }
         }
         outbox.clear();
-        *relay.to_ourselves() = outbox;
+        *relay.for_ourselves() = outbox;
         self.send_relayed();
         self.forget_closed(now);
     }
@@ -270,7 +270,7 @@ impl Wire {
     fn send_relayed(&mut self) {
         let Wire { udp, tcp, relay, poll, .. } = self;
         relay.send_to_peers(&mut udp.sender);
-        let outbox = relay.to_clients();
+        let outbox = relay.for_clients();
         if !outbox.is_empty() {
             udp.send(outbox, |_| false);
             tcp.send(poll.registry(), outbox);

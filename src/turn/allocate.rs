@@ -152,7 +152,8 @@ impl Turn {
         now: Instant,
         ports: &mut impl Ports,
     ) -> Result<([Option<Relay>; 2], Option<u16>), Refusal> {
-        let pool = &mut self.allocations.ports;
+        let pool = &self.allocations.ports;
+        pool.expire(now);
         let relay = |address| Relay { address, expires, is_open: false };
         let mut relays = [None, None];
         if let Some(token) = wish.token {

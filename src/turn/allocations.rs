@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::allocation::{Allocation, Family};
 use super::expiry::Expiry;
-use super::relay_ports::RelayPorts;
+use super::relay_ports::{Holder, RelayPorts};
 use super::{Ports, Settings};
 use crate::transport::Route;
 
 pub(super) struct Allocations {
-    pub ports: RelayPorts,
+    pub ports: Arc<RelayPorts>,
+    worker: usize,
     table: Vec<Option<Box<Allocation>>>,
     vacant: Vec<u32>,
     by_route: HashMap<Route, u32>,
@@ -20,8 +22,14 @@ pub(super) struct Allocations {
 
 impl Allocations {
     pub fn new(settings: &Settings) -> Allocations {
-        let ports = RelayPorts::new(&settings.relays, settings.ports.clone(), settings.worker, settings.workers);
-        Allocations { ports, table: Vec::new(), vacant: Vec::new(), by_route: HashMap::new(), expiry: Expiry::new() }
+        Allocations {
+            ports: settings.relay_ports.clone(),
+            worker: settings.worker,
+            table: Vec::new(),
+            vacant: Vec::new(),
+            by_route: HashMap::new(),
+            expiry: Expiry::new(),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -38,7 +46,7 @@ impl Allocations {
 
     /// Whose a relayed address is.
     pub fn by_relay(&self, relay: SocketAddr) -> Option<u32> {
-        self.ports.holder(relay)
+        self.ports.holder(relay).filter(|holder| holder.worker == self.worker).map(|holder| holder.allocation)
     }
 
     /// The allocation of a client's route that has not run out, be it that the wheel has yet to come round to it.
@@ -51,7 +59,7 @@ impl Allocations {
     pub fn insert(&mut self, now: Instant, allocation: Allocation) {
         let id = self.vacant.pop().unwrap_or(self.table.len() as u32);
         for relay in allocation.relays.iter().flatten() {
-            self.ports.assign(relay.address, id);
+            self.ports.assign(relay.address, Holder { worker: self.worker, allocation: id });
         }
         self.by_route.insert(allocation.route, id);
         if id as usize == self.table.len() {
@@ -96,7 +104,7 @@ impl Allocations {
     }
 
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.expiry.next().into_iter().chain(self.ports.next_expiry()).min()
+        self.expiry.next()
     }
 
     pub fn expire(&mut self, now: Instant, ports: &mut impl Ports) {

@@ -33,7 +33,7 @@ mod permission;
 pub mod quotas;
 pub mod rate;
 mod refresh;
-mod relay_ports;
+pub mod relay_ports;
 mod relaying;
 pub mod reply_limit;
 mod request;
@@ -41,7 +41,6 @@ mod request;
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,6 +59,7 @@ use credentials::Credentials;
 use nonce::Nonces;
 use peer_policy::PeerPolicy;
 use quotas::Quotas;
+use relay_ports::RelayPorts;
 use reply_limit::ReplyLimit;
 use request::Request;
 
@@ -74,13 +74,9 @@ pub struct Settings {
     pub credentials: Arc<Credentials>,
     /// The same for all workers, secret, new at each start.
     pub nonce_key: [u8; 32],
-    /// The addresses that clients are told, at most one of each family. Without any, TURN is off, and Binding requests are
-    /// answered.
-    pub relays: Vec<IpAddr>,
-    /// Ports of relayed addresses.
-    pub ports: RangeInclusive<u16>,
+    /// The relayed addresses of this server. Without any, TURN is off, and Binding requests are answered.
+    pub relay_ports: Arc<RelayPorts>,
     pub worker: usize,
-    pub workers: usize,
     pub policy: Arc<PeerPolicy>,
     pub quotas: Arc<Quotas>,
     pub limits: Limits,
@@ -278,7 +274,7 @@ impl Turn {
 
     /// The worker that a relayed address of this server belongs to. It may have no allocation.
     pub fn owner(&self, address: SocketAddr) -> Option<usize> {
-        self.allocations.ports.owner(address)
+        self.allocations.ports.holder(address).map(|holder| holder.worker)
     }
 
     /// Route: from ours to the client's. ChannelData on a stream is padded.
@@ -306,7 +302,7 @@ impl Turn {
     fn way_to(&self, peer: SocketAddr) -> Option<Way> {
         if self.settings.media.contains(&peer) {
             Some(Way::Media)
-        } else if self.allocations.ports.owner(peer).is_some() {
+        } else if self.owner(peer).is_some() {
             Some(Way::Relayed)
         } else if self.is_ourselves(peer.ip()) {
             None

@@ -305,7 +305,8 @@ fn a_slow_reader_gets_whole_messages_of_what_fits_and_nothing_more() {
     side.until("the last sent", |side| side.tcp.connections[&token].is_flushed());
     let (mut client, bytes) = reader.join().unwrap();
     side.tcp.close_all(side.poll.registry(), |_| true);
-    assert_eq!(client.read(&mut [0; 9]).unwrap(), 0, "nothing more");
+    // The goodbye goes only if the socket takes it at once.
+    assert!(matches!(client.read(&mut [0; 9]), Ok(0) | Err(_)), "nothing more");
     let got: Vec<&[u8]> = bytes.chunks(message(0).len()).collect();
     assert!((100..4000).contains(&got.len()), "{}", got.len());
     let (last, first) = got.split_last().unwrap();

@@ -105,7 +105,7 @@ fn one_of_them_lives_longer() {
 fn half_of_what_was_asked_for() {
     let families = [(relay_v4(), AddressFamily::IPV6), (relay_v6(), AddressFamily::IPV4)];
     for (relay, missing) in families {
-        let mut world = World::with(Settings { relays: vec![relay], ..settings() });
+        let mut world = World::with(Settings { relay_ports: RelayPorts::new(&[relay], 49_152..=65_535), ..settings() });
         let mut alice = Client::new(&world, 1, "alice");
         let answer = world.request(&mut alice, ALLOCATE, &[&udp(), &both()]);
         assert_eq!(answer.relayed().iter().map(SocketAddr::ip).collect::<Vec<_>>(), [relay]);
@@ -116,7 +116,7 @@ fn half_of_what_was_asked_for() {
         world.wait_s(601);
         world.assert_empty();
     }
-    let mut world = World::with(Settings { ports: 50_000..=50_000, ..settings() });
+    let mut world = World::with(Settings { relay_ports: relay_ports(50_000..=50_000), ..settings() });
     world.ports.busy.insert(SocketAddr::new(relay_v6(), 50_000));
     let mut alice = Client::new(&world, 1, "alice");
     let answer = world.request(&mut alice, ALLOCATE, &[&udp(), &both()]);

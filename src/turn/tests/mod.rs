@@ -9,8 +9,9 @@ mod ports;
 mod relaying;
 mod requests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH, SE
 
 use super::peer_policy::{PeerPolicy, PeerRules};
 use super::quotas::{QuotaLimits, Quotas};
+use super::relay_ports::RelayPorts;
 use super::{Counts, Credentials, Dropped, Limits, Ports, Refusal, Settings, Turn};
 use crate::sfu::Now;
 use crate::transport::{Outbox, Protocol, Route};
@@ -104,6 +106,10 @@ fn quota_limits() -> QuotaLimits {
     QuotaLimits { per_user: 12, per_address: 40, all: 1000, user_bytes_per_second: 50_000_000 / 8 }
 }
 
+fn relay_ports(ports: RangeInclusive<u16>) -> Arc<RelayPorts> {
+    RelayPorts::new(&[relay_v4(), relay_v6()], ports)
+}
+
 fn settings() -> Settings {
     let credentials = Arc::new(Credentials::new(vec![b"north".to_vec(), b"of the homeserver".to_vec()]));
     let rules = PeerRules { ourselves: vec![relay_v4(), relay_v6()], ..PeerRules::default() };
@@ -111,10 +117,8 @@ fn settings() -> Settings {
         realm: REALM.into(),
         credentials,
         nonce_key: [7; 32],
-        relays: vec![relay_v4(), relay_v6()],
-        ports: 49_152..=65_535,
+        relay_ports: relay_ports(49_152..=65_535),
         worker: 0,
-        workers: 1,
         policy: Arc::new(PeerPolicy::new(rules).expect("good rules")),
         quotas: Quotas::new(quota_limits()),
         limits: Limits::default(),
@@ -256,6 +260,8 @@ impl World {
         assert_eq!(self.quotas.allocations(), 0);
         assert!(self.ports.open.is_empty(), "{:?}", self.ports.open);
         let pool = &self.turn.allocations.ports;
+        // As whoever asks for a port next would.
+        pool.expire(self.now.instant);
         assert_eq!((pool.free(), pool.reserved()), (pool.size(), 0));
         assert_eq!(self.turn.allocations.armed(), 0);
         assert_eq!(self.turn.next_timeout(), None);

@@ -149,7 +149,12 @@ struct Trial {
 impl Trial {
     fn new() -> Trial {
         let limits = Limits { bytes_per_second: 1 << 40, ..Limits::default() };
-        let world = World::with(Settings { quotas: Quotas::new(quotas()), ports: PORTS, limits, ..settings() });
+        let world = World::with(Settings {
+            quotas: Quotas::new(quotas()),
+            relay_ports: relay_ports(PORTS),
+            limits,
+            ..settings()
+        });
         let clients = (0..CLIENTS).map(|n| Client::new(&world, n.into(), &user(n))).collect();
         Trial { world, model: Model::default(), clients }
     }

@@ -9,8 +9,8 @@ fn token(answer: &Answer) -> Option<u64> {
     answer.message().attribute::<ReservationToken>().ok().map(|token| token.token())
 }
 
-fn few(ports: std::ops::RangeInclusive<u16>) -> World {
-    World::with(Settings { ports, ..settings() })
+fn few(ports: RangeInclusive<u16>) -> World {
+    World::with(Settings { relay_ports: relay_ports(ports), ..settings() })
 }
 
 #[test]
@@ -137,27 +137,33 @@ fn reservations_are_few() {
     world.assert_empty();
 }
 
-/// Every port belongs to one worker, pairs stay together, and no two workers think differently of it.
+/// Workers share the ports: none is given out twice, all know whose each is, and a token is good at any of them.
 #[test]
-fn ports_are_dealt_out() {
-    for (range, workers) in [(49_152..=65_535, 1), (49_152..=65_535, 3), (50_001..=50_020, 4), (1..=3, 8)] {
-        let turns: Vec<Turn> = (0..workers)
-            .map(|worker| Turn::new(Settings { ports: range.clone(), worker, workers, ..settings() }))
-            .collect();
-        for port in range.clone() {
-            let address = SocketAddr::new(relay_v4(), port);
-            let owners: BTreeSet<Option<usize>> = turns.iter().map(|turn| turn.owner(address)).collect();
-            assert!(owners.len() == 1 && owners.iter().all(|owner| owner.is_some_and(|owner| owner < workers)));
-            if port % 2 == 1 && port > *range.start() {
-                assert!(owners.contains(&turns[0].owner(SocketAddr::new(relay_v4(), port - 1))));
-            }
-        }
-        let free: usize = turns.iter().map(|turn| turn.allocations.ports.free()).sum();
-        assert_eq!(free, 2 * range.clone().count(), "of both families");
-        for address in [SocketAddr::new(relay_v4(), range.start() - 1), peer(1)] {
-            assert_eq!(turns[0].owner(address), None);
-        }
+fn workers_share_the_ports() {
+    let shared = Settings { relay_ports: RelayPorts::new(&[relay_v4()], 50_000..=50_009), ..settings() };
+    let mut worlds = [0, 1, 2].map(|worker| World::with(Settings { worker, ..shared.clone() }));
+    let mut clients: Vec<Client> = (0..10).map(|n| Client::new(&worlds[0], n, &format!("user {n}"))).collect();
+    let mut relays = BTreeMap::new();
+    for (n, client) in clients.iter_mut().enumerate().take(8) {
+        relays.insert(worlds[n % 3].allocate(client), n % 3);
     }
+    assert_eq!(relays.len(), 8, "each got another");
+    for world in &worlds {
+        for port in 49_999..=50_010 {
+            let address = SocketAddr::new(relay_v4(), port);
+            assert_eq!(world.turn.owner(address), relays.get(&address).copied(), "{address}");
+        }
+        assert_eq!(world.turn.owner(SocketAddr::new(relay_v6(), 50_000)), None);
+    }
+    for (n, client) in clients.iter_mut().enumerate().take(8) {
+        worlds[n % 3].refresh(client, 0);
+    }
+    let answer = worlds[0].request(&mut clients[8], ALLOCATE, &[&udp(), &EvenPort::new(true)]);
+    let token = ReservationToken::new(token(&answer).expect("a token"));
+    let mut late = Client::new(&worlds[2], 20, "user 8");
+    let redeemed = worlds[2].request(&mut late, ALLOCATE, &[&udp(), &token]).relayed();
+    assert_eq!(redeemed[0].port(), answer.relayed()[0].port() + 1);
+    assert_eq!([0, 1, 2].map(|n| worlds[n].turn.owner(redeemed[0])), [Some(2); 3]);
 }
 
 #[test]

@@ -217,7 +217,8 @@ fn relay_to_relay_in_the_process() {
 
 #[test]
 fn relay_to_relay_over_two_workers() {
-    let workers = |worker| Settings { worker, workers: 2, seed: worker as u64, ..settings() };
+    let shared = settings();
+    let workers = |worker| Settings { worker, seed: worker as u64, ..shared.clone() };
     let (mut one, mut two) = (World::with(workers(0)), World::with(workers(1)));
     let (mut alice, mut bob) = (Client::new(&one, 1, "alice"), Client::new(&two, 2, "bob"));
     let (of_alice, of_bob) = (one.allocate(&mut alice), two.allocate(&mut bob));

@@ -116,7 +116,8 @@ fn allocates_that_are_refused() {
 
 #[test]
 fn a_family_that_there_is_no_relay_of() {
-    let mut world = World::with(Settings { relays: vec![relay_v6()], ..settings() });
+    let mut world =
+        World::with(Settings { relay_ports: RelayPorts::new(&[relay_v6()], 49_152..=65_535), ..settings() });
     let mut alice = Client::new(&world, 1, "alice");
     assert_eq!(world.request(&mut alice, ALLOCATE, &[&udp()]).code(), Some(440), "IPv4 unless something else is said");
     let v6 = RequestedAddressFamily::new(AddressFamily::IPV6);
@@ -307,7 +308,7 @@ fn no_socket_to_be_had() {
 
 #[test]
 fn without_relayed_addresses_there_is_stun_only() {
-    let mut world = World::with(Settings { relays: vec![], ..settings() });
+    let mut world = World::with(Settings { relay_ports: RelayPorts::new(&[], 49_152..=65_535), ..settings() });
     let alice = Client::new(&world, 1, "alice");
     assert_eq!(world.ask(&alice, &unsigned(ALLOCATE, 1, &[&udp()])).code(), Some(403), "at once, never silence");
     assert_eq!(world.ask(&alice, &unsigned(BINDING, 1, &[])).code(), None);
