@@ -58,9 +58,7 @@ const network = startNetwork();
 const client = await network.machine("client");
 const peer = await network.machine("peer");
 for (const source of SOURCES) client.ip("addr add", `${source}/24`, "dev eth0");
-const [peerCommand, ...peerArgs] = peer.inside(...CLIENT_CPU, "turnutils_peer", "-L", peer.ipv4, "-p", "3480");
-const echo = spawn(peerCommand, peerArgs, { stdio: "ignore" });
-process.on("exit", () => echo.kill("SIGKILL"));
+peer.start("peer", CLIENT_CPU[0], [...CLIENT_CPU.slice(1), "turnutils_peer", "-L", peer.ipv4, "-p", "3480"], { log: path.join(folder, "peer.log") });
 
 const medians = new Map(); // "what" → server → values, in order of appearance
 const note = (what, server, value) => {

@@ -40,7 +40,7 @@ class Network {
   /** A new machine on the bridge. */
   async machine(name) {
     const number = (this.used += 1);
-    const machine = await Machine.start(name, { ipv4: `10.77.0.${number}`, ipv6: `fd77::${number}` });
+    const machine = await Machine.boot(name, { ipv4: `10.77.0.${number}`, ipv6: `fd77::${number}` });
     this.machines.push(machine);
     machine.port = `port${number}`;
     ip("link add", machine.port, "type veth peer name eth0 netns", machine.pid);
@@ -60,7 +60,7 @@ class Network {
   async machineBehindNat(name) {
     const nat = await this.machine(`NAT of ${name}`);
     const net = `10.88.${this.used}`;
-    const machine = await Machine.start(name, { ipv4: `${net}.2` });
+    const machine = await Machine.boot(name, { ipv4: `${net}.2` });
     this.machines.push(machine);
     machine.port = nat.port;
     nat.ip("link add eth1 type veth peer name eth0 netns", machine.pid);
@@ -85,7 +85,7 @@ class Network {
 
 class Machine {
   /** A namespace lives as long as a process in it. This one reads from us, so it ends with us, however we end. */
-  static async start(name, addresses) {
+  static async boot(name, addresses) {
     const holder = spawn("unshare", ["--net", "sh", "-c", "echo; exec cat"], { stdio: ["pipe", "pipe", "inherit"] });
     await new Promise((resolve, reject) => {
       holder.once("error", reject);
@@ -98,6 +98,7 @@ class Machine {
 
   constructor(name, holder, { ipv4, ipv6 }) {
     Object.assign(this, { name, holder, ipv4, ipv6 });
+    this.services = [];
     this.ip("link set lo up");
   }
 
@@ -125,10 +126,12 @@ class Machine {
     execFileSync(command, args, { input: rules });
   }
 
-  /** A service of the stack on this machine. */
-  service(name, command, args, options) {
+  /** Runs a program on this machine until the machine stops. */
+  start(name, command, args, options) {
     const [enter, ...words] = this.inside(command, ...args);
-    return new Service(name, enter, words, options);
+    const service = new Service(name, enter, words, options);
+    this.services.push(service);
+    return service;
   }
 
   /** Makes `file` a program that runs `command` on this machine; for who starts programs by a path, like playwright. */
@@ -146,6 +149,7 @@ class Machine {
   }
 
   async stop() {
+    for (const service of this.services) await service.stop();
     this.holder.removeAllListeners("exit");
     this.holder.ref();
     const ended = new Promise((resolve) => this.holder.once("exit", resolve));

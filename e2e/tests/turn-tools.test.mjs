@@ -29,7 +29,7 @@ before(async () => {
   client = await network.machine("client");
   peer = await network.machine("peer");
   server = await startTurnServer({ folder, denyPeers: [DENIED_PEER] });
-  peer.service("peer", "turnutils_peer", ["-L", peer.ipv4, "-L", peer.ipv6, "-p", "3480"], { log: path.join(folder, "peer.log") });
+  peer.start("peer", "turnutils_peer", ["-L", peer.ipv4, "-L", peer.ipv6, "-p", "3480"], { log: path.join(folder, "peer.log") });
 });
 
 after(async () => {
