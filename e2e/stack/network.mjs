@@ -141,11 +141,15 @@ class Machine {
     return path.resolve(file);
   }
 
-  /** The network loses every UDP packet that this machine sends, or carries them again. */
-  dropUdp(drop = true) {
-    const table = `udp_of_${this.port}`;
-    const rule = drop ? `chain in { type filter hook ingress device "${this.port}" priority 0; meta l4proto udp drop; };` : "";
-    execFileSync("nft", ["--file", "-"], { input: `table netdev ${table}\ndelete table netdev ${table}\ntable netdev ${table} { ${rule} }` });
+  /**
+   * From now on a firewall drops those packets of this machine that match one of `matches`, in the words of nftables
+   * (`meta l4proto udp`), and no others.
+   */
+  block(...matches) {
+    const table = `firewall_${this.port}`;
+    const rules = matches.map((match) => `${match} drop;`).join(" ");
+    const chain = `chain in { type filter hook ingress device "${this.port}" priority 0; ${rules} };`;
+    execFileSync("nft", ["--file", "-"], { input: `table netdev ${table}\ndelete table netdev ${table}\ntable netdev ${table} { ${chain} }` });
   }
 
   async stop() {

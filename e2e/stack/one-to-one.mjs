@@ -30,7 +30,7 @@ export class OneToOne extends Participant {
 
   /** The pair of candidates in use; see stack/relay.mjs. */
   async chosenPair() {
-    await this.page.evaluate(() => (window.relayedConnections = [window.call.connection]));
+    await this.page.evaluate(() => (window.steeredConnections = [window.call.connection]));
     return (await this.page.evaluate(chosenPairs))[0];
   }
 

@@ -2,14 +2,16 @@
 // a real Synapse, and Element Call through each way to the TURN server. `TURN_SERVER=coturn` puts coturn in Parlour's place.
 import { unavailable } from "../stack/own-network.mjs";
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import path from "node:path";
 import { startBrowser } from "../stack/browser.mjs";
 import { homeThatTrusts } from "../stack/certificate.mjs";
 import { SERVER, startNetwork } from "../stack/network.mjs";
 import { OneToOne } from "../stack/one-to-one.mjs";
 import { ElementCall } from "../stack/participant.mjs";
-import { chosenPairs, relayOnly, WAYS } from "../stack/relay.mjs";
+import { chosenPairs, steer, WAYS } from "../stack/relay.mjs";
 import { startStack } from "../stack/stack.mjs";
+import { COTURN } from "../stack/turn-server.mjs";
 import { until } from "../stack/until.mjs";
 import { Scenario } from "./scenario.mjs";
 
@@ -59,18 +61,33 @@ for (const [name, policies, ways] of [
     await step("through the relay", async () => {
       const pairs = await Promise.all([alice, bob].map((person) => person.chosenPair()));
       assert.deepEqual(pairs.map(({ local, remote }) => [local, remote]), ways, JSON.stringify(pairs));
+      if (policies[1] === "all") assert.notDeepEqual(openRelayPorts(), [], "a peer elsewhere is reached through a port");
     });
   });
 }
 
-for (const [transport, way] of Object.entries(WAYS)) {
-  scenario.test(`Element Call through TURN over ${transport.toUpperCase()}${transport === "udp" ? "" : ", UDP blocked"}`, async (step) => {
+const UDP = "meta l4proto udp";
+/** Dropped where nothing but web servers is let through to: TLS on 443, and what these tests have on ports of their own. */
+const ALL_BUT_THE_WEB = ({ synapse, pages }) => {
+  const ports = [443, ...[synapse.url, pages.url].map((url) => new URL(url).port)];
+  return `meta l4proto tcp tcp dport != { ${ports.join()} }`;
+};
+
+for (const [name, transport, policy, blocked] of [
+  ["relayed over UDP", "udp", "relay", () => []],
+  ["relayed over TCP, UDP blocked", "tcp", "relay", () => [UDP]],
+  ["relayed over TLS, UDP blocked", "tls", "relay", () => [UDP]],
+  // What Element Call finds by itself. coturn is unknown to it.
+  ...(COTURN ? [] : [["where only TLS on port 443 gets through", "tls", "all", (stack) => [UDP, ALL_BUT_THE_WEB(stack)]]]),
+]) {
+  scenario.test(`Element Call ${name}`, async (step) => {
     const { roomId, users } = await scenario.room({ names: ["Alice", "Bob"] });
     const { stack, browsers, places } = scenario;
     const names = ["Alice", "Bob"];
     const callers = [];
-    const prepare = (context) => context.addInitScript(relayOnly, { way, iceServers: stack.turn.iceServers });
-    for (const machine of places) machine.dropUdp(transport !== "udp");
+    const prepare = (context) => context.addInitScript(steer, { way: policy === "relay" ? WAYS[transport] : "", policy, iceServers: stack.turn.iceServers });
+    for (const machine of places) machine.block(...blocked(stack));
+    const openBefore = openRelayPorts(); // a page that closes does not end its allocation
 
     await step("two see each other within 10 s of joining", async (t) => {
       for (const [i, user] of users.entries()) {
@@ -90,9 +107,22 @@ for (const [transport, way] of Object.entries(WAYS)) {
       }
     });
 
+    await step("with no relay port opened for it", async () => {
+      const opened = openRelayPorts().filter((port) => !openBefore.includes(port));
+      if (!COTURN) assert.deepEqual(opened, []);
+    });
+
     await step("who leaves is gone within 2 s", async () => {
       await callers[1].leave();
       await callers[0].loses("Bob", 2_000);
     });
   });
+}
+
+/** UDP ports of the dynamic range that are bound on the server's machine, at its address on the network. */
+function openRelayPorts() {
+  const sockets = readFileSync("/proc/self/net/udp", "utf8").trim().split("\n").slice(1);
+  const bound = sockets.map((line) => line.trim().split(/\s+/)[1].split(":"));
+  const address = Buffer.from(SERVER.ipv4.split(".").map(Number)).readUInt32LE().toString(16).toUpperCase().padStart(8, "0");
+  return bound.filter(([host, port]) => host === address && parseInt(port, 16) >= 49_152).map(([, port]) => parseInt(port, 16));
 }
