@@ -35,6 +35,14 @@ packages=
 have cc || packages="$packages build-essential"
 have cmake || packages="$packages cmake"
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
+if [ "$purpose" = test ]; then
+  # The TURN server is tested with coturn's tools and Chromium, on networks with NATs and firewalls.
+  have turnutils_uclient || packages="$packages coturn"
+  have certutil || packages="$packages libnss3-tools"
+  have openssl || packages="$packages openssl"
+  have ip || [ -x /usr/sbin/ip ] || packages="$packages iproute2"
+  have nft || [ -x /usr/sbin/nft ] || packages="$packages nftables"
+fi
 want_chromium=
 [ "$purpose" = test ] && ! have_chromium && want_chromium=yes
 
@@ -51,6 +59,8 @@ if [ -n "$packages" ]; then
   echo "== installing$packages"
   # shellcheck disable=SC2086 # a list of packages
   quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages
+  # Its tools are all that is wanted of it; Debian starts the server, too.
+  case $packages in *coturn*) [ ! -d /run/systemd/system ] || quietly as_root systemctl disable --now coturn ;; esac
 fi
 
 if ! have node || ! have npm || [ "$(node -p 'parseInt(process.versions.node)')" -lt "$node_oldest" ]; then

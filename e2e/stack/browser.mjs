@@ -3,6 +3,7 @@
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import os from "node:os";
+import path from "node:path";
 import { chromium } from "playwright-core";
 
 const FLAGS = [
@@ -34,10 +35,22 @@ function executable() {
   throw new Error("Chromium is missing. `make test` installs it; or name one in CHROMIUM.");
 }
 
-/** Playwright's own flags are left out: they switch features off and make this Chromium unlike the one people use. */
-export function startBrowser() {
+/**
+ * Playwright's own flags are left out: they switch features off and make this Chromium unlike the one people use.
+ * @param {{machine?: Machine, home?: string, secureOrigins?: string[]}} [options]
+ *   `machine` of stack/network.mjs it runs on; `home` with a profile and the authorities it trusts (stack/certificate.mjs);
+ *   `secureOrigins` may use camera and cryptography though they are neither HTTPS nor on loopback.
+ */
+export function startBrowser({ machine, home, secureOrigins = [] } = {}) {
   const args = [...FLAGS, "--remote-debugging-pipe"];
   const offline = Object.values(os.networkInterfaces()).flat().every((address) => address.internal);
   if (offline) args.push(LOOPBACK_ONLY);
-  return chromium.launch({ executablePath: executable(), ignoreDefaultArgs: true, args: [...args, "about:blank"] });
+  if (home) args.push(`--user-data-dir=${path.join(home, "profile")}`);
+  if (secureOrigins.length > 0) args.push(`--unsafely-treat-insecure-origin-as-secure=${secureOrigins.join()}`);
+  return chromium.launch({
+    executablePath: machine ? machine.wrapper(path.join(home, "chromium"), executable()) : executable(),
+    env: home ? { ...process.env, HOME: home } : process.env,
+    ignoreDefaultArgs: true,
+    args: [...args, "about:blank"],
+  });
 }

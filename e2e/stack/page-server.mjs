@@ -1,4 +1,4 @@
-// Serves what runs in the browser and is not the web demo (Parlour serves that itself), on one loopback port:
+// Serves what runs in the browser and is not the web demo (Parlour serves that itself), on one port:
 //   /host/                  our widget host, bundled from e2e/host/
 //   /peer/                  a bare livekit-client page, bundled from e2e/peer/
 //   /element-call/<mode>/   the unmodified Element Call, with `matrix_rtc_mode` = <mode> in its config.json
@@ -39,8 +39,8 @@ async function elementCallConfig(mode) {
   return JSON.stringify({ ...config, matrix_rtc_mode: mode });
 }
 
-/** @param {{port: number}} options  @returns {Promise<{url: string, stop(): Promise<void>}>} */
-export async function startPageServer({ port }) {
+/** @param {{address?: string, port: number}} options  @returns {Promise<{url: string, stop(): Promise<void>}>} */
+export async function startPageServer({ address = "127.0.0.1", port }) {
   // What is not a file as it lies on the disk: bundles and Element Call's config.
   const made = new Map();
   for (const page of ["host", "peer"]) made.set(`/${page}/${page}.js`, await bundle(`${page}/${page}.js`));
@@ -73,9 +73,9 @@ export async function startPageServer({ port }) {
       () => response.writeHead(404, { "Content-Type": "text/plain" }).end("not found\n"),
     );
   });
-  await new Promise((resolve, reject) => server.once("error", reject).listen(port, "127.0.0.1", resolve));
+  await new Promise((resolve, reject) => server.once("error", reject).listen(port, address, resolve));
   return {
-    url: `http://127.0.0.1:${port}`,
+    url: `http://${address}:${port}`,
     stop() {
       server.closeAllConnections();
       return new Promise((resolve) => server.close(resolve));

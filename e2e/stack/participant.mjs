@@ -18,10 +18,14 @@ const AUDIBLE = 0.01;
 /** Loading the application on two cores that encode and decode video for the others at the same time. */
 const LOAD_TIMEOUT_MS = 40_000;
 
-class Participant {
-  /** A fresh browser profile for one person. @param {import("playwright-core").Browser} browser */
-  static async arrive(browser, name) {
+export class Participant {
+  /**
+   * A fresh browser profile for one person. `prepare` is called with its context before any page.
+   * @param {import("playwright-core").Browser} browser
+   */
+  static async arrive(browser, name, prepare = () => {}) {
     const context = await browser.newContext({ viewport: VIEWPORT });
+    await prepare(context);
     return new this(name, context, await context.newPage());
   }
 

@@ -13,13 +13,14 @@ const START_TIMEOUT_MS = 90_000;
 const NO_LIMIT = { per_second: 1000, burst_count: 10_000 };
 
 /**
- * @param {{folder: string, port: number, serverName: string, transports: object[]}} options
+ * @param {{folder: string, address?: string, port: number, serverName: string, transports: object[], turn?: {uris: string[], secret: string}}} options
  *   `transports`: what clients are told about call servers, `[{type: "livekit", livekit_service_url}]` (MSC4143).
+ *   `turn`: the TURN server, for which clients get credentials made with the secret.
  */
-export async function startSynapse({ folder, port, serverName, transports }) {
+export async function startSynapse({ folder, address = "127.0.0.1", port, serverName, transports, turn }) {
   mkdirSync(folder, { recursive: true });
   const secret = randomBytes(16).toString("hex");
-  const url = `http://127.0.0.1:${port}`;
+  const url = `http://${address}:${port}`;
   const config = {
     server_name: serverName,
     public_baseurl: url,
@@ -29,7 +30,7 @@ export async function startSynapse({ folder, port, serverName, transports }) {
     media_store_path: path.join(folder, "media"),
     database: { name: "sqlite3", args: { database: path.join(folder, "synapse.db") } },
     // The token service verifies OpenID tokens at the federation endpoint of the same listener.
-    listeners: [{ port, type: "http", bind_addresses: ["127.0.0.1"], resources: [{ names: ["client", "federation", "openid"] }] }],
+    listeners: [{ port, type: "http", bind_addresses: [address], resources: [{ names: ["client", "federation", "openid"] }] }],
     registration_shared_secret: secret,
     macaroon_secret_key: secret,
     form_secret: secret,
@@ -41,6 +42,7 @@ export async function startSynapse({ folder, port, serverName, transports }) {
     matrix_rtc: { transports },
     extra_well_known_client_content: { "org.matrix.msc4143.rtc_foci": transports },
     experimental_features: { msc4143_enabled: true, msc4222_enabled: true, msc4354_enabled: true },
+    ...(turn && { turn_uris: turn.uris, turn_shared_secret: turn.secret }),
     rc_message: NO_LIMIT,
     rc_delayed_event_mgmt: NO_LIMIT,
     rc_login: { address: NO_LIMIT, account: NO_LIMIT, failed_attempts: NO_LIMIT },

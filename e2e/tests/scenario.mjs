@@ -7,11 +7,14 @@ import { startStack } from "../stack/stack.mjs";
 export class Scenario {
   /** Starts everything before the tests of the calling file and stops it after them. */
   static forThisFile() {
-    const scenario = new Scenario();
-    before(() => scenario.start());
+    const scenario = new this();
+    before(() => scenario.skip || scenario.start());
     after(() => scenario.stop());
     return scenario;
   }
+
+  /** Why nothing of this file can run here, or false. */
+  skip = false;
 
   async start() {
     this.stack = await startStack();
@@ -30,7 +33,7 @@ export class Scenario {
    * @param {(step: (name: string, run: () => Promise<void>) => Promise<void>) => Promise<void>} run
    */
   test(name, run) {
-    test(name, async (t) => {
+    test(name, { skip: this.skip }, async (t) => {
       try {
         await run((stepName, runStep) => this.step(t, stepName, runStep));
       } finally {
@@ -64,9 +67,9 @@ export class Scenario {
     return { roomId, users };
   }
 
-  /** Opens the page of one caller; `kind` is a class of stack/participant.mjs. */
-  async open(kind, name, link) {
-    const participant = await kind.arrive(this.browser, name);
+  /** Opens the page of one caller; `kind` is a class of stack/participant.mjs, and `prepare` its parameter of that name. */
+  async open(kind, name, link, { browser = this.browser, prepare } = {}) {
+    const participant = await kind.arrive(browser, name, prepare);
     this.participants.add(participant);
     await participant.open(link);
     return participant;
