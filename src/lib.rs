@@ -11,7 +11,7 @@
 //!   matrix ── OpenID, discovery ──▶ homeservers
 //! ```
 //!
-//! Three ways through it:
+//! Four ways through it:
 //!
 //! - **A join**: [`http`] checks who asks with [`matrix`] and hands out an access token; the WebSocket brings it back, and
 //!   [`net::Node::join`] takes it to the worker that has the room, where a [`livekit`] session puts a participant into it.
@@ -20,6 +20,9 @@
 //! - **A packet**: [`net`] reads a batch and hands other workers what is theirs, [`sfu::Sfu::receive`] finds the connection,
 //!   [`transport`] decrypts, `sfu/forwarding.rs` puts it into its track's cache; then `sfu/fan_out.rs` goes from subscriber
 //!   to subscriber, each one's forwarder rewrites what came, its connection encrypts, [`net`] sends.
+//! - **A relayed packet**: [`net`] tells TURN from media by the first bytes and gives it to the worker's [`turn::Turn`]
+//!   (`net/relay.rs`), which knows the allocation and what its client may reach: a foreign peer leaves by a socket of its own,
+//!   our media and other relayed addresses are reached within the process (`net/wire.rs`).
 //!
 //! The modules, from the wire inwards:
 //!
