@@ -53,16 +53,16 @@ window.peer = {
 
   /**
    * Connects and publishes what is asked for. Videos are shown in `figure`s captioned with the identity.
-   * `publishDefaults` are livekit-client's, e.g. `{ videoCodec: "vp9" }`.
+   * `publishDefaults` are livekit-client's, e.g. `{ videoCodec: "vp9" }`. Without `turn` there is no way but the direct one.
    */
-  async join({ url, jwt }, { camera = false, microphone = false, adaptiveStream = true, singlePeerConnection = true, publishDefaults } = {}) {
+  async join({ url, jwt }, { camera = false, microphone = false, adaptiveStream = true, singlePeerConnection = true, turn = true, publishDefaults } = {}) {
     const room = new Room({ adaptiveStream, dynacast: true, singlePeerConnection, publishDefaults });
     rooms.push(room);
     room.on(RoomEvent.TrackSubscribed, (track, _publication, participant) => show(track, participant));
     room.on(RoomEvent.TrackUnsubscribed, (track) => {
       for (const element of track.detach()) element.closest("figure").remove();
     });
-    await room.connect(url, jwt);
+    await room.connect(url, jwt, turn ? {} : { rtcConfig: { iceServers: [] } });
     await Promise.all([camera && room.localParticipant.setCameraEnabled(true), microphone && room.localParticipant.setMicrophoneEnabled(true)]);
   },
 

@@ -27,6 +27,7 @@ scenario.test("a line becomes narrow and wide again", async (step) => {
   let viewer;
   let line;
 
+  // TURN is left out: Chromium goes round a line that fails by the relay, and over TCP it is not throttled.
   // Chromium counts WebRTC in only with a queue's length, in packets, and only on sockets made afterwards.
   const throttle = (kbits) =>
     line.send("Network.emulateNetworkConditions", {
@@ -44,7 +45,7 @@ scenario.test("a line becomes narrow and wide again", async (step) => {
     line = await viewer.context.newCDPSession(viewer.page);
     await line.send("Network.enable");
     await throttle(WIDE);
-    await viewer.join(await wayIn(stack.parlour.url, bob, roomId), { adaptiveStream: false });
+    await viewer.join(await wayIn(stack.parlour.url, bob, roomId), { adaptiveStream: false, turn: false });
     const publisher = await scenario.open(Peer, "publisher", `${stack.pages.url}/peer/`);
     await publisher.join(await wayIn(stack.parlour.url, alice, roomId), { camera: true, microphone: true, publishDefaults: { videoCodec: "vp8" } });
     await shows("the best layer", ({ width }) => width === HIGH);
