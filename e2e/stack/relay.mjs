@@ -33,7 +33,7 @@ export function steer({ way = "", policy = "relay", iceServers }) {
   };
 }
 
-/** Of each connection of the page that stands: the pair of candidates in use, `{local, relayProtocol, remote, address}`. */
+/** Of each connection of the page that stands: the pair of candidates in use, `{local, protocol, relayProtocol, remote, address}`. */
 export async function chosenPairs(connections = window.steeredConnections) {
   const open = connections.filter((connection) => connection.connectionState !== "closed");
   const reports = await Promise.all(open.map((connection) => connection.getStats()));
@@ -42,6 +42,6 @@ export async function chosenPairs(connections = window.steeredConnections) {
     if (!transport) return [];
     const pair = report.get(transport.selectedCandidatePairId);
     const [local, remote] = [report.get(pair.localCandidateId), report.get(pair.remoteCandidateId)];
-    return [{ local: local.candidateType, relayProtocol: local.relayProtocol, remote: remote.candidateType, address: remote.address }];
+    return [{ local: local.candidateType, protocol: local.protocol, relayProtocol: local.relayProtocol, remote: remote.candidateType, address: remote.address }];
   });
 }

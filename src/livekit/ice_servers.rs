@@ -11,7 +11,9 @@ use crate::turn::credentials::Credentials;
 
 /// A participant allocates right after it was told, and is told anew when it reconnects; allocations outlive their
 /// credentials. What leaks is worth little after that.
-pub const PARTICIPANT_VALIDITY_S: u64 = 600;
+const PARTICIPANT_VALIDITY_S: u64 = 600;
+
+const OVER_UDP: &str = "?transport=udp";
 
 /// `turn:` and `turns:` URLs (RFC 7065) and what issues the credentials for them. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -32,6 +34,17 @@ impl IceServers {
     /// `None` when there is no way to the server.
     pub fn new(urls: Vec<String>, credentials: Arc<Credentials>) -> Option<IceServers> {
         (!urls.is_empty()).then(|| IceServers { urls: urls.into(), credentials })
+    }
+
+    /// What a participant of our rooms is told; `None` when there is nothing to tell.
+    ///
+    /// Not the way over UDP: it begins at the address and port that our media is at. Chromium has one socket for the direct
+    /// path and for TURN over UDP, and takes everything that comes from the TURN server's address for TURN's: the direct
+    /// path would never work, and media would go by the relay or by TCP.
+    pub fn for_participant(&self, participant: &str, unix_s: u64) -> Option<IceServer> {
+        let mut server = self.issue(participant, unix_s, PARTICIPANT_VALIDITY_S);
+        server.urls.retain(|url| !url.ends_with(OVER_UDP));
+        (!server.urls.is_empty()).then_some(server)
     }
 
     /// Credentials for `user`, whose quota the allocations count on.
@@ -85,6 +98,18 @@ mod tests {
                 "turns:rtc.example.org:443?transport=tcp",
             ]
         );
+    }
+
+    #[test]
+    fn participants_are_told_no_way_that_would_take_the_direct_one() {
+        let servers = |urls: &[&str]| {
+            let urls = urls.iter().map(|url| url.to_string()).collect();
+            IceServers::new(urls, Arc::new(Credentials::new(vec![vec![1]]))).unwrap()
+        };
+        let [udp, tcp] = ["turn:192.0.2.1:3478?transport=udp", "turn:192.0.2.1:3478?transport=tcp"];
+        assert_eq!(servers(&[udp, tcp]).for_participant("PA_1", 0).unwrap().urls, [tcp]);
+        assert_eq!(servers(&[udp]).for_participant("PA_1", 0), None);
+        assert_eq!(servers(&[udp, tcp]).issue("@alice:example.org", 0, 60).urls, [udp, tcp], "an app may meet others");
     }
 
     #[test]

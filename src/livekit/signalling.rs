@@ -12,7 +12,6 @@ use proto::signal_request;
 use proto::signal_response::Message;
 use sha2::{Digest, Sha256};
 
-use super::ice_servers::PARTICIPANT_VALIDITY_S;
 use super::session::{Session, message_out, refuse};
 use super::{Dropped, DroppedCounts, IceServers, JoinRequest, Keys, Outgoing, Rooms, SocketId, translate};
 use crate::sfu::{Event, EventKind, JoinError, LeaveReason, Now, ParticipantId, ParticipantInfo, Sid};
@@ -80,11 +79,14 @@ impl<R> Turn<'_, R> {
 
     /// Our TURN server for this participant; empty when there is none.
     pub(super) fn ice_servers(&self, participant: &Sid) -> Vec<proto::IceServer> {
-        let server = self.shared.ice_servers.as_ref().map(|servers| {
-            let server = servers.issue(participant.as_str(), self.now.unix_ms / 1000, PARTICIPANT_VALIDITY_S);
-            proto::IceServer { urls: server.urls, username: server.username, credential: server.credential }
+        let unix_s = self.now.unix_ms / 1000;
+        let server = self.shared.ice_servers.as_ref().and_then(|s| s.for_participant(participant.as_str(), unix_s));
+        let told = server.map(|server| proto::IceServer {
+            urls: server.urls,
+            username: server.username,
+            credential: server.credential,
         });
-        server.into_iter().collect()
+        told.into_iter().collect()
     }
 
     /// The bytes that would mark frames made by the server among encrypted ones. We make none, but a client that

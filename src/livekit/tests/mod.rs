@@ -19,7 +19,7 @@ use super::{Claims, Dialect, IceServers, JoinRequest, Keys, Outgoing, Signalling
 use crate::sfu::{JoinError, Now, ParticipantId, Permissions};
 use crate::turn::credentials::Credentials;
 
-const TURN_URL: &str = "turn:198.51.100.7:3478?transport=udp";
+const TURN_URL: &str = "turn:198.51.100.7:3478?transport=tcp";
 const TURN_SECRET: &[u8] = b"a secret of the TURN server";
 
 /// Signalling, the model of the rooms and what every socket has been sent.
