@@ -54,22 +54,18 @@ export async function startTurnServer({ folder, kind = COTURN ? "coturn" : "parl
 }
 
 /**
- * The TURN server of a whole stack: what Synapse is told (`uris`, `secret`), what Parlour is started with (`parlour`), and
- * when coturn stands in, what it is started with (`coturn`) and what pages use in the place of what Parlour gives them
- * (`iceServers`).
+ * The TURN server of a whole stack: what Synapse is told (`uris`, `secret`), what Parlour is started with (`parlour`), what
+ * pages can use in the place of what Parlour gives them (`iceServers`), and when coturn stands in, what that is started with
+ * (`coturn`).
  */
 export function planTurn({ folder, address }) {
   const kind = COTURN ? "coturn" : "parlour";
   const secret = randomBytes(32).toString("hex");
   const tls = { ...makeCertificate({ folder: path.join(folder, "tls"), addresses: [address] }), port: TLS_PORT[kind] };
   const uris = [`turn:${address}:${PORT}?transport=udp`, `turn:${address}:${PORT}?transport=tcp`, `turns:${address}:${tls.port}?transport=tcp`];
-  const plan = { secret, tls, uris };
-  if (!COTURN) return { ...plan, parlour: { mediaPort: PORT, turn: turnSection({ secret }), tls } };
   const { username, password: credential } = restCredentials(secret, "@guest:parlour.test", 3_600);
-  return {
-    ...plan,
-    parlour: {},
-    coturn: { folder: path.join(folder, kind), addresses: [address], port: PORT, realm: REALM, secret, tls },
-    iceServers: [{ urls: uris, username, credential }],
-  };
+  const plan = { secret, tls, uris, iceServers: [{ urls: uris, username, credential }] };
+  if (!COTURN) return { ...plan, parlour: { mediaPort: PORT, turn: turnSection({ secret }), tls } };
+  const coturn = { folder: path.join(folder, kind), addresses: [address], port: PORT, realm: REALM, secret, tls };
+  return { ...plan, parlour: {}, coturn };
 }

@@ -85,7 +85,9 @@ for (const [name, transport, policy, blocked] of [
     const { stack, browsers, places } = scenario;
     const names = ["Alice", "Bob"];
     const callers = [];
-    const prepare = (context) => context.addInitScript(steer, { way: policy === "relay" ? WAYS[transport] : "", policy, iceServers: stack.turn.iceServers });
+    // Parlour tells participants no way over UDP, but an app may bring its own; of coturn it tells nothing.
+    const iceServers = COTURN || transport === "udp" ? stack.turn.iceServers : undefined;
+    const prepare = (context) => context.addInitScript(steer, { way: policy === "relay" ? WAYS[transport] : "", policy, iceServers });
     for (const machine of places) machine.block(...blocked(stack));
     const openBefore = openRelayPorts(); // a page that closes does not end its allocation
 
