@@ -1,6 +1,6 @@
 // A bare page with livekit-client, without Matrix: the browser side of the native client's test, and the measure of how
 // long a join takes. Tests call `window.peer`.
-import { Room, RoomEvent, Track } from "livekit-client";
+import { DisconnectReason, Room, RoomEvent, Track } from "livekit-client";
 
 /** Notes when the signalling socket opens and when ICE connects; both are hidden inside livekit-client. */
 const marks = { socketOpen: 0, iceConnected: 0, firstFrame: 0 };
@@ -25,6 +25,11 @@ window.RTCPeerConnection = class extends RTCPeerConnection {
 };
 
 const rooms = [];
+
+/** Of each room of this page that has ended: why, by the name that livekit-client has for it. */
+const ends = [];
+
+let reconnects = 0;
 
 /** livekit-client's names of layers, the lowest first. */
 const RIDS = ["q", "h", "f"];
@@ -62,9 +67,19 @@ window.peer = {
     room.on(RoomEvent.TrackUnsubscribed, (track) => {
       for (const element of track.detach()) element.closest("figure").remove();
     });
+    room.on(RoomEvent.Disconnected, (reason) => ends.push(DisconnectReason[reason]));
+    room.on(RoomEvent.Reconnected, () => (reconnects += 1));
     await room.connect(url, jwt, turn ? {} : { rtcConfig: { iceServers: [] } });
     await Promise.all([camera && room.localParticipant.setCameraEnabled(true), microphone && room.localParticipant.setMicrophoneEnabled(true)]);
   },
+
+  ends,
+
+  /** How often a room of this page was reconnected. */
+  reconnects: () => reconnects,
+
+  /** Makes livekit-client do what it does when its line breaks: `"signal-reconnect"` resumes, `"full-reconnect"` joins anew. */
+  simulate: (scenario) => Promise.all(rooms.map((room) => room.simulateScenario(scenario))),
 
   /** Per room of this page: the identities of the others. */
   others() {

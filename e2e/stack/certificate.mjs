@@ -1,22 +1,22 @@
-// A certificate for the server's addresses under an authority that only this run knows, and a home folder whose owner trusts
-// it. Chromium on Linux reads the NSS database there, for pages and for TURN over TLS: what it accepts is really verified.
+// A certificate for the server's addresses and names under an authority that only this run knows, and a home folder whose owner
+// trusts it. Chromium on Linux reads the NSS database there, for pages and for TURN over TLS: what it accepts is really verified.
 import { execFileSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import path from "node:path";
 
 const run = (command, ...args) => execFileSync(command, args, { stdio: ["ignore", "pipe", "pipe"] });
 
-/** @param {{folder: string, addresses: string[]}} options  @returns paths: `{authority, certificate, key}` */
-export function makeCertificate({ folder, addresses }) {
+/** @param {{folder: string, addresses?: string[], names?: string[]}} options  @returns paths: `{authority, certificate, key}` */
+export function makeCertificate({ folder, addresses = [], names = [] }) {
   mkdirSync(folder, { recursive: true });
   const file = (name) => path.join(folder, name);
   const request = (name, subject, ...more) =>
     run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
       "-subj", `/CN=${subject}`, "-keyout", file(`${name}.key`), "-out", file(`${name}.pem`), ...more);
   request("authority", "Parlour test authority");
-  const names = addresses.map((address) => `IP:${address}`).join();
-  request("server", addresses[0], "-CA", file("authority.pem"), "-CAkey", file("authority.key"),
-    "-addext", `subjectAltName=${names}`, "-addext", "basicConstraints=critical,CA:FALSE");
+  const subjects = [...names.map((name) => `DNS:${name}`), ...addresses.map((address) => `IP:${address}`)];
+  request("server", [...names, ...addresses][0], "-CA", file("authority.pem"), "-CAkey", file("authority.key"),
+    "-addext", `subjectAltName=${subjects.join()}`, "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "extendedKeyUsage=serverAuth");
   return { authority: file("authority.pem"), certificate: file("server.pem"), key: file("server.key") };
 }
 

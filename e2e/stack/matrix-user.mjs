@@ -5,8 +5,9 @@ export class MatrixUser {
     Object.assign(this, { homeserver, userId, deviceId, token, password, displayName });
   }
 
-  async request(method, path, body) {
-    const response = await fetch(`${this.homeserver}/_matrix/client/v3${path}`, {
+  /** A request as this user; `api` is the part of the path before `path`. */
+  async request(method, path, body, api = "v3") {
+    const response = await fetch(`${this.homeserver}/_matrix/client/${api}${path}`, {
       method,
       headers: { Authorization: `Bearer ${this.token}` },
       body: body && JSON.stringify(body),
@@ -31,8 +32,22 @@ export class MatrixUser {
     return roomId;
   }
 
-  join(roomId) {
-    return this.request("POST", `/join/${encodeURIComponent(roomId)}`, {});
+  /** `via`: a server in the room, for users of servers that are not in it yet. */
+  join(roomId, via) {
+    return this.request("POST", `/join/${encodeURIComponent(roomId)}${via ? `?server_name=${via}&via=${via}` : ""}`, {});
+  }
+
+  leave(roomId) {
+    return this.request("POST", `/rooms/${encodeURIComponent(roomId)}/leave`, {});
+  }
+
+  /** What a moderator does to another user: `"invite"`, `"kick"`, `"ban"` or `"unban"`. */
+  moderate(roomId, action, { userId }) {
+    return this.request("POST", `/rooms/${encodeURIComponent(roomId)}/${action}`, { user_id: userId });
+  }
+
+  setState(roomId, type, stateKey, content) {
+    return this.request("PUT", `/rooms/${encodeURIComponent(roomId)}/state/${type}/${encodeURIComponent(stateKey)}`, content);
   }
 
   /** An OpenID token: what the token service takes as proof of who asks. */
@@ -44,5 +59,16 @@ export class MatrixUser {
   async callMembers(roomId) {
     const state = await this.request("GET", `/rooms/${encodeURIComponent(roomId)}/state`);
     return state.filter((event) => event.type === "org.matrix.msc3401.call.member" && Object.keys(event.content).length > 0);
+  }
+
+  /** This user's events that Synapse sends later unless somebody restarts or cancels them (MSC4140). */
+  async delayedEvents() {
+    return (await this.request("GET", "/delayed_events", undefined, "unstable/org.matrix.msc4140")).delayed_events;
+  }
+
+  /** Schedules the end of the membership `stateKey` of a call for in `delayMs`; resolves with the delay's id. */
+  async scheduleLeave(roomId, stateKey, delayMs) {
+    const path = `/rooms/${encodeURIComponent(roomId)}/state/org.matrix.msc3401.call.member/${encodeURIComponent(stateKey)}`;
+    return (await this.request("PUT", `${path}?org.matrix.msc4140.delay=${delayMs}`, {})).delay_id;
   }
 }

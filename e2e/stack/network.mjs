@@ -7,6 +7,7 @@
 import { execFileSync, spawn } from "node:child_process";
 import { chmodSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { scratchFolder } from "./places.mjs";
 import { Service } from "./service.mjs";
 
 /** The server's addresses; the bridge has them. */
@@ -19,6 +20,10 @@ const BRIDGE = "bridge";
 
 function ip(...words) {
   execFileSync("ip", words.join(" ").split(" "), { stdio: ["ignore", "pipe", "inherit"] });
+}
+
+function run(command, ...words) {
+  execFileSync(command, words, { stdio: ["ignore", "pipe", "inherit"] });
 }
 
 /** Makes this process's namespace the server's machine. Call once. */
@@ -35,6 +40,27 @@ class Network {
   constructor() {
     this.machines = [];
     this.used = 1; // addresses; the first is the server's
+  }
+
+  /** One more address of the server's machine, for a server that needs a well-known port to itself. */
+  serverAddress() {
+    const address = `10.77.0.${(this.used += 1)}`;
+    ip("addr add", `${address}/24`, "dev", BRIDGE);
+    return address;
+  }
+
+  /**
+   * From now on these names, and no others, have addresses: for all that this process starts, on every machine. There is no name
+   * server, and asking for one fails at once instead of waiting.
+   * @param {Record<string, string>} addresses  name → address
+   */
+  resolve(addresses) {
+    const folder = scratchFolder("names");
+    const lines = Object.entries({ localhost: "127.0.0.1", ...addresses }).map(([name, address]) => `${address} ${name}\n`);
+    for (const [file, text] of [["hosts", lines.join("")], ["resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"]]) {
+      writeFileSync(path.join(folder, file), text);
+      run("mount", "--bind", path.join(folder, file), `/etc/${file}`);
+    }
   }
 
   /** A new machine on the bridge. */

@@ -1,6 +1,6 @@
 // Imported first by a test file, this moves its process into a network namespace of its own, in which it may make bridges,
-// further namespaces and firewall rules (network.mjs) without touching the machine's network. All that the file starts is
-// inside too. The kernel takes the namespace away with its last process: nothing is left behind, not even after a crash.
+// further namespaces, firewall rules and host names (network.mjs) without touching the machine's network. All that the file
+// starts is inside too. The kernel takes the namespace away with its last process: nothing is left behind, not even after a crash.
 //
 // Root needs nothing else. Others get it through a user namespace, in which they are root; where that is forbidden,
 // `unavailable` says so and the tests skip.
@@ -15,7 +15,7 @@ const ENVIRONMENT = { ...process.env, [MARK]: "1", PATH: `${process.env.PATH}:/u
 export let unavailable = false;
 
 if (!process.env[MARK]) {
-  const unshare = ["--net", ...(process.getuid() === 0 ? [] : ["--user", "--map-root-user"])];
+  const unshare = ["--net", "--mount", ...(process.getuid() === 0 ? [] : ["--user", "--map-root-user"])];
   const trial = spawnSync("unshare", [...unshare, "ip", "link", "add", "trial", "type", "bridge"], { encoding: "utf8", env: ENVIRONMENT });
   if (trial.status === 0) {
     // The same command once more; this process only hands on how it ended. Should it be killed, so is the other.

@@ -4,7 +4,7 @@ import { copyFileSync, existsSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { startCoturn } from "./coturn.mjs";
 import { startPageServer } from "./page-server.mjs";
-import { startParlour } from "./parlour.mjs";
+import { Parlour } from "./parlour.mjs";
 import { failureFolder, freePort, removeFolder, REPOSITORY, scratchFolder } from "./places.mjs";
 import { startSynapse } from "./synapse.mjs";
 import { planTurn } from "./turn-server.mjs";
@@ -14,8 +14,9 @@ const SERVER_NAME = "parlour.test"; // never resolved: everybody is told the hom
 
 /**
  * @param {(what: string) => void} [progress] is told what takes a while.
- * @param {{address?: string, turn?: boolean}} [options]  where everything listens; `turn`: with the TURN server and TLS, on
- *   the network of stack/network.mjs.
+ * @param {{address?: string, turn?: boolean, appservice?: boolean, parlour?: object}} [options]  where everything listens; `turn`: with the
+ *   TURN server and TLS, on the network of stack/network.mjs; `appservice`: with Parlour as Synapse's application service;
+ *   `parlour`: more sections of its config.
  */
 export async function startStack(progress = () => {}, options = {}) {
   // Exit handlers kill the processes and remove the folder, but signals do not run them by themselves.
@@ -38,29 +39,37 @@ class Stack {
     this.parts = [];
   }
 
-  async start(progress, { address = "127.0.0.1", turn = false }) {
+  async start(progress, { address = "127.0.0.1", turn = false, appservice = false, parlour: more }) {
     if (turn) this.turn = planTurn({ folder: this.folder, address });
-    // Synapse tells clients where Parlour is and Parlour asks Synapse who they are: the ports come first.
-    const parlourPort = await freePort();
-    const parlourUrl = this.turn?.parlour.tls ? `https://${address}:${this.turn.parlour.tls.port}` : `http://${address}:${parlourPort}`;
-    const transports = [{ type: "livekit", livekit_service_url: parlourUrl }];
+    // Each is told where the other one is, so Synapse's port comes first; and Synapse reads what Parlour registers.
+    const synapsePort = await freePort();
+    this.parlour = new Parlour({
+      folder: path.join(this.folder, "parlour"),
+      address,
+      port: await freePort(),
+      mediaPort: await freePort(),
+      homeserver: `http://${address}:${synapsePort}`,
+      serverName: SERVER_NAME,
+      webRoot: existsSync(WEB_DEMO) ? WEB_DEMO : undefined,
+      more: { ...(appservice && { appservice: { enabled: true, proxied: true } }), ...more },
+      ...this.turn?.parlour,
+    });
 
     progress("Starting Synapse …");
-    this.synapse = await startSynapse({ folder: path.join(this.folder, "synapse"), address, port: await freePort(), serverName: SERVER_NAME, transports, turn: this.turn });
+    this.synapse = await startSynapse({
+      folder: path.join(this.folder, "synapse"),
+      address,
+      port: synapsePort,
+      serverName: SERVER_NAME,
+      transports: [{ type: "livekit", livekit_service_url: this.parlour.publicUrl }],
+      turn: this.turn,
+      registration: appservice ? this.parlour.register() : undefined,
+    });
     this.parts.push(this.synapse);
 
     progress("Starting Parlour …");
-    this.parlour = await startParlour({
-      folder: path.join(this.folder, "parlour"),
-      address,
-      port: parlourPort,
-      mediaPort: await freePort(),
-      homeserver: this.synapse.url,
-      serverName: SERVER_NAME,
-      webRoot: existsSync(WEB_DEMO) ? WEB_DEMO : undefined,
-      ...this.turn?.parlour,
-    });
     this.parts.push(this.parlour);
+    await this.parlour.start();
 
     if (this.turn?.coturn) this.parts.push(await startCoturn(this.turn.coturn));
 
@@ -70,8 +79,8 @@ class Stack {
   }
 
   /** Address of a page that shows Element Call in the room to `user`. */
-  elementCallLink({ homeserver, userId, deviceId, token }, roomId, { mode = "compatibility" } = {}) {
-    return `${this.pages.url}/host/#${fragment({ homeserver, userId, deviceId, token, roomId, mode })}`;
+  elementCallLink(user, roomId, options) {
+    return elementCallLink(this.pages.url, user, roomId, options);
   }
 
   /** Address of the web demo's lobby with the room and `user` filled in; Parlour itself serves it. */
@@ -93,6 +102,11 @@ class Stack {
     for (const part of this.parts.reverse()) await part.stop();
     removeFolder(this.folder);
   }
+}
+
+/** Address of a page of `pagesUrl` that shows Element Call in the room to `user`. */
+export function elementCallLink(pagesUrl, { homeserver, userId, deviceId, token }, roomId, { mode = "compatibility" } = {}) {
+  return `${pagesUrl}/host/#${fragment({ homeserver, userId, deviceId, token, roomId, mode })}`;
 }
 
 /** Fields in the part of an address that browsers keep to themselves. */

@@ -12,59 +12,80 @@ const START_TIMEOUT_MS = 90_000;
 /** The tests send in bursts what a person sends in minutes. */
 const NO_LIMIT = { per_second: 1000, burst_count: 10_000 };
 
-/**
- * @param {{folder: string, address?: string, port: number, serverName: string, transports: object[], turn?: {uris: string[], secret: string}}} options
- *   `transports`: what clients are told about call servers, `[{type: "livekit", livekit_service_url}]` (MSC4143).
- *   `turn`: the TURN server, for which clients get credentials made with the secret.
- */
-export async function startSynapse({ folder, address = "127.0.0.1", port, serverName, transports, turn }) {
-  mkdirSync(folder, { recursive: true });
-  const secret = randomBytes(16).toString("hex");
-  const url = `http://${address}:${port}`;
-  const config = {
-    server_name: serverName,
-    public_baseurl: url,
-    report_stats: false,
-    pid_file: path.join(folder, "synapse.pid"),
-    signing_key_path: path.join(folder, "signing.key"),
-    media_store_path: path.join(folder, "media"),
-    database: { name: "sqlite3", args: { database: path.join(folder, "synapse.db") } },
-    // The token service verifies OpenID tokens at the federation endpoint of the same listener.
-    listeners: [{ port, type: "http", bind_addresses: [address], resources: [{ names: ["client", "federation", "openid"] }] }],
-    registration_shared_secret: secret,
-    macaroon_secret_key: secret,
-    form_secret: secret,
-    bcrypt_rounds: 4, // test passwords; the default costs a second each
-    trusted_key_servers: [],
-    presence: { enabled: false },
-    // What MatrixRTC needs: delayed leave, transports, state_after in sync, sticky events.
-    max_event_delay_duration: "24h",
-    matrix_rtc: { transports },
-    extra_well_known_client_content: { "org.matrix.msc4143.rtc_foci": transports },
-    experimental_features: { msc4143_enabled: true, msc4222_enabled: true, msc4354_enabled: true },
-    ...(turn && { turn_uris: turn.uris, turn_shared_secret: turn.secret }),
-    rc_message: NO_LIMIT,
-    rc_delayed_event_mgmt: NO_LIMIT,
-    rc_login: { address: NO_LIMIT, account: NO_LIMIT, failed_attempts: NO_LIMIT },
-    rc_joins: { local: NO_LIMIT, remote: NO_LIMIT },
-    rc_room_creation: NO_LIMIT,
-  };
-  writeFileSync(config.signing_key_path, `ed25519 a_parlour ${randomBytes(32).toString("base64").replaceAll("=", "")}\n`, { mode: 0o600 });
-  const file = path.join(folder, "homeserver.yaml");
-  writeFileSync(file, JSON.stringify(config, null, 1)); // JSON is YAML
-
-  const service = new Service("Synapse", await python(), ["-m", "synapse.app.homeserver", "--config-path", file], {
-    log: path.join(folder, "synapse.log"),
-    cwd: folder,
-  });
-  await service.answers(`${url}/_matrix/client/versions`, START_TIMEOUT_MS);
-  return new Synapse({ service, url, serverName, secret });
+/** A Synapse that runs; see [`Synapse`] for the options. */
+export async function startSynapse(options) {
+  const synapse = new Synapse(options);
+  await synapse.start();
+  return synapse;
 }
 
+/** A configured Synapse, which may be started, stopped and started again. */
 class Synapse {
-  constructor({ service, url, serverName, secret }) {
-    Object.assign(this, { service, url, serverName });
-    this.secret = secret;
+  /**
+   * @param {{folder: string, address?: string, port: number, serverName: string, publicUrl?: string, transports: object[], turn?: {uris: string[], secret: string},
+   *   registration?: string, authority?: string}} options
+   *   `publicUrl`: where clients and other servers reach it, when something stands before it.
+   *   `transports`: what clients are told about call servers, `[{type: "livekit", livekit_service_url}]` (MSC4143).
+   *   `turn`: the TURN server, for which clients get credentials made with the secret.
+   *   `registration`: a file that makes Parlour its application service. `authority`: a certificate that it trusts other servers by.
+   */
+  constructor({ folder, address = "127.0.0.1", port, serverName, publicUrl, transports, turn, registration, authority }) {
+    mkdirSync(folder, { recursive: true });
+    this.folder = folder;
+    this.serverName = serverName;
+    /** Where this process asks. */
+    this.url = `http://${address}:${port}`;
+    this.publicUrl = publicUrl ?? this.url;
+    this.secret = randomBytes(16).toString("hex");
+    this.config = path.join(folder, "homeserver.yaml");
+    const config = {
+      server_name: serverName,
+      public_baseurl: this.publicUrl,
+      serve_server_wellknown: true,
+      report_stats: false,
+      pid_file: path.join(folder, "synapse.pid"),
+      signing_key_path: path.join(folder, "signing.key"),
+      media_store_path: path.join(folder, "media"),
+      database: { name: "sqlite3", args: { database: path.join(folder, "synapse.db") } },
+      // The token service verifies OpenID tokens at the federation endpoint of the same listener.
+      listeners: [{ port, type: "http", x_forwarded: true, bind_addresses: [address], resources: [{ names: ["client", "federation", "openid"] }] }],
+      registration_shared_secret: this.secret,
+      macaroon_secret_key: this.secret,
+      form_secret: this.secret,
+      bcrypt_rounds: 4, // test passwords; the default costs a second each
+      trusted_key_servers: [],
+      presence: { enabled: false },
+      // What MatrixRTC needs: delayed leave, transports, state_after in sync, sticky events.
+      max_event_delay_duration: "24h",
+      matrix_rtc: { transports },
+      extra_well_known_client_content: { "org.matrix.msc4143.rtc_foci": transports },
+      experimental_features: {
+        msc4143_enabled: true,
+        msc4222_enabled: true,
+        msc4354_enabled: true,
+        // What an application service asks: who is in a room, and to stand behind the homeserver's own routes.
+        ...(registration && { msc4502_enabled: true, msc4512_enabled: true }),
+      },
+      ...(registration && { app_service_config_files: [registration] }),
+      ...(turn && { turn_uris: turn.uris, turn_shared_secret: turn.secret }),
+      // The other servers are on this machine, and nowhere else.
+      ...(authority && { federation_custom_ca_list: [authority], ip_range_blacklist: [] }),
+      rc_message: NO_LIMIT,
+      rc_delayed_event_mgmt: NO_LIMIT,
+      rc_login: { address: NO_LIMIT, account: NO_LIMIT, failed_attempts: NO_LIMIT },
+      rc_joins: { local: NO_LIMIT, remote: NO_LIMIT },
+      rc_room_creation: NO_LIMIT,
+    };
+    writeFileSync(config.signing_key_path, `ed25519 a_parlour ${randomBytes(32).toString("base64").replaceAll("=", "")}\n`, { mode: 0o600 });
+    writeFileSync(this.config, JSON.stringify(config, null, 1)); // JSON is YAML
+  }
+
+  async start() {
+    this.service = new Service("Synapse", await python(), ["-m", "synapse.app.homeserver", "--config-path", this.config], {
+      log: path.join(this.folder, "synapse.log"),
+      cwd: this.folder,
+    });
+    await this.service.answers(`${this.url}/_matrix/client/versions`, START_TIMEOUT_MS);
   }
 
   /** Registers `localpart` and logs it in on a new device. Source: Synapse's shared-secret registration. */
@@ -88,7 +109,7 @@ class Synapse {
     });
   }
 
-  stop() {
-    return this.service.stop();
+  async stop() {
+    await this.service?.stop();
   }
 }

@@ -1,0 +1,127 @@
+// Servers of several names that know of each other only what the Internet would tell them: each with a Synapse and, if it has
+// one, a Parlour behind a web server with a certificate, on the network of stack/network.mjs. Their names resolve there and nowhere else.
+//
+//   east.test      Synapse; /.well-known/matrix/client of Parlour      10.77.0.2
+//   rtc.east.test  Parlour                                             10.77.0.2
+//   west.test …                                                        10.77.0.3
+//   pages.test     the pages that browsers open                        10.77.0.1
+import { copyFileSync, mkdirSync, readdirSync } from "node:fs";
+import path from "node:path";
+import { makeCertificate } from "./certificate.mjs";
+import { startFront } from "./front.mjs";
+import { NETWORKS, SERVER } from "./network.mjs";
+import { startPageServer } from "./page-server.mjs";
+import { Parlour } from "./parlour.mjs";
+import { failureFolder, removeFolder, scratchFolder } from "./places.mjs";
+import { elementCallLink } from "./stack.mjs";
+import { startSynapse } from "./synapse.mjs";
+
+const PORT = { synapse: 8008, parlour: 8080, media: 3478, pages: 8000 };
+const PAGES = "pages.test";
+
+/**
+ * @param {Network} network
+ * @param {Record<string, {parlour?: boolean, transport?: string, more?: object}>} plans  name → what is there; `transport`: the server whose
+ *   Parlour it tells its users of, if not its own; `more`: sections of Parlour's config.
+ */
+export async function startFederation(network, plans) {
+  const federation = new Federation(network, scratchFolder("federation"));
+  try {
+    await federation.start(plans);
+  } catch (error) {
+    await federation.stop();
+    throw error;
+  }
+  return federation;
+}
+
+class Federation {
+  constructor(network, folder) {
+    Object.assign(this, { network, folder });
+    this.parts = [];
+    /** Name → Server. */
+    this.servers = {};
+  }
+
+  async start(plans) {
+    const names = Object.keys(plans);
+    const addresses = new Map(names.map((name) => [name, this.network.serverAddress()]));
+    const hosts = names.flatMap((name) => [[name, addresses.get(name)], [`rtc.${name}`, addresses.get(name)]]);
+    this.network.resolve(Object.fromEntries([...hosts, [PAGES, SERVER.ipv4]]));
+    this.tls = makeCertificate({ folder: path.join(this.folder, "tls"), names: [...hosts.map(([name]) => name), PAGES] });
+
+    await Promise.all(names.map((name) => this.startServer(name, addresses.get(name), plans[name])));
+    const pages = await startPageServer({ port: PORT.pages });
+    this.parts.push(pages, await startFront({ address: SERVER.ipv4, tls: this.tls, backends: { [PAGES]: () => pages.url } }));
+    this.pages = { url: `https://${PAGES}` };
+  }
+
+  async startServer(name, address, { parlour: hasParlour = true, transport = name, more }) {
+    const server = (this.servers[name] = { name });
+    const folder = path.join(this.folder, name);
+    mkdirSync(folder);
+    if (hasParlour) {
+      server.parlour = new Parlour({
+        folder: path.join(folder, "parlour"),
+        address,
+        port: PORT.parlour,
+        mediaPort: PORT.media,
+        homeserver: `http://${address}:${PORT.synapse}`,
+        serverName: name,
+        publicUrl: `https://rtc.${name}`,
+        more: {
+          appservice: { enabled: true, proxied: true },
+          federation: { allow_private: NETWORKS, extra_ca_file: this.tls.authority },
+          ...more,
+        },
+      });
+    }
+    server.synapse = await startSynapse({
+      folder: path.join(folder, "synapse"),
+      address,
+      port: PORT.synapse,
+      serverName: name,
+      publicUrl: `https://${name}`,
+      transports: [{ type: "livekit", livekit_service_url: `https://rtc.${transport}` }],
+      registration: server.parlour?.register(),
+      authority: this.tls.authority,
+    });
+    this.parts.push(server.synapse);
+    if (server.parlour) {
+      this.parts.push(server.parlour);
+      await server.parlour.start();
+    }
+    const ofParlour = (url) => server.parlour && url.startsWith("/.well-known/matrix/client");
+    const backends = {
+      [name]: (url) => (ofParlour(url) ? server.parlour.url : server.synapse.url),
+      ...(server.parlour && { [`rtc.${name}`]: () => server.parlour.url }),
+    };
+    this.parts.push(await startFront({ address, tls: this.tls, backends }));
+  }
+
+  /** A new user of the server `name`. */
+  register(name, localpart, options) {
+    return this.servers[name].synapse.register(localpart, options);
+  }
+
+  /** Address of a page that shows Element Call in the room to `user`. */
+  elementCallLink(user, roomId, options) {
+    const server = this.servers[user.userId.split(":")[1]];
+    return elementCallLink(this.pages.url, { ...user, homeserver: server.synapse.publicUrl }, roomId, options);
+  }
+
+  /** Keeps what helps to understand a failure, outside the tree. Returns the folder. */
+  async keepEvidence(name, participants = []) {
+    const folder = failureFolder(name);
+    for (const file of readdirSync(this.folder, { recursive: true })) {
+      if (file.endsWith(".log")) copyFileSync(path.join(this.folder, file), path.join(folder, file.replaceAll(path.sep, "-")));
+    }
+    for (const participant of participants) await participant.keepEvidence(folder);
+    return folder;
+  }
+
+  async stop() {
+    for (const part of this.parts.reverse()) await part.stop();
+    removeFolder(this.folder);
+  }
+}
