@@ -73,6 +73,9 @@ window.peer = {
     await Promise.all([camera && room.localParticipant.setCameraEnabled(true), microphone && room.localParticipant.setMicrophoneEnabled(true)]);
   },
 
+  /** Publishes a microphone later than at the join. */
+  publish: () => Promise.all(rooms.map((room) => room.localParticipant.setMicrophoneEnabled(true))),
+
   ends,
 
   /** How often a room of this page was reconnected. */
@@ -84,6 +87,17 @@ window.peer = {
   /** Per room of this page: the identities of the others. */
   others() {
     return rooms.map((room) => [...room.remoteParticipants.keys()]);
+  },
+
+  /** Of each track of the others: whether it is muted. */
+  muted() {
+    const publications = rooms.flatMap((room) => [...room.remoteParticipants.values()].flatMap((p) => [...p.trackPublications.values()]));
+    return publications.map(({ isMuted }) => isMuted);
+  },
+
+  /** The same of this page's own tracks. */
+  ownMuted() {
+    return rooms.flatMap((room) => [...room.localParticipant.trackPublications.values()].map(({ isMuted }) => isMuted));
   },
 
   /** What is received of everybody: for each track its kind, codec, and of a video its size and frames. */

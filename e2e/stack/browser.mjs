@@ -54,3 +54,12 @@ export function startBrowser({ machine, home, secureOrigins = [] } = {}) {
     args: [...args, "about:blank"],
   });
 }
+
+/** Ends a browser as a crash or an empty battery does: none of its pages says farewell. */
+export async function killBrowser(browser) {
+  const session = await browser.newBrowserCDPSession();
+  const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+  const gone = new Promise((resolve) => browser.once("disconnected", resolve));
+  process.kill(processInfo.find(({ type }) => type === "browser").id, "SIGKILL");
+  await gone;
+}

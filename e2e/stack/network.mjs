@@ -71,12 +71,17 @@ class Network {
     machine.port = `port${number}`;
     ip("link add", machine.port, "type veth peer name eth0 netns", machine.pid);
     ip("link set", machine.port, "master", BRIDGE, "up");
-    machine.ip("addr add", `${machine.ipv4}/24`, "dev eth0");
-    machine.ip("addr add", `${machine.ipv6}/64`, "dev eth0 nodad");
     machine.ip("link set eth0 up");
-    // Nobody answers beyond, but a browser takes a machine without a default route for one without a network.
-    machine.ip("route add default via", SERVER.ipv4);
+    machine.takeAddresses();
     return machine;
+  }
+
+  /** Moves a machine to other addresses, as a phone that goes from one network to another: the old ones are gone. */
+  move(machine) {
+    const number = (this.used += 1);
+    Object.assign(machine, { ipv4: `10.77.0.${number}`, ipv6: `fd77::${number}` });
+    machine.ip("addr flush dev eth0 scope global");
+    machine.takeAddresses();
   }
 
   /**
@@ -145,6 +150,13 @@ class Machine {
 
   ip(...words) {
     this.run("ip", ...words.join(" ").split(" "));
+  }
+
+  takeAddresses() {
+    this.ip("addr add", `${this.ipv4}/24`, "dev eth0");
+    this.ip("addr add", `${this.ipv6}/64`, "dev eth0 nodad");
+    // Nobody answers beyond, but a browser takes a machine without a default route for one without a network.
+    this.ip("route add default via", SERVER.ipv4);
   }
 
   nft(rules) {

@@ -5,9 +5,10 @@ import { startBrowser } from "../stack/browser.mjs";
 import { startStack } from "../stack/stack.mjs";
 
 export class Scenario {
-  /** Starts everything before the tests of the calling file and stops it after them. */
-  static forThisFile() {
+  /** Starts everything before the tests of the calling file and stops it after them; `options` are startStack's. */
+  static forThisFile(options) {
     const scenario = new this();
+    scenario.options = options;
     before(() => scenario.skip || scenario.start());
     after(() => scenario.stop());
     return scenario;
@@ -17,7 +18,7 @@ export class Scenario {
   skip = false;
 
   async start() {
-    this.stack = await startStack();
+    this.stack = await startStack(() => {}, this.options);
     this.browser = await startBrowser();
     this.participants = new Set();
     this.rooms = 0;

@@ -1,0 +1,167 @@
+// Calls of users of several servers: two with a Parlour each, as Element Call uses them, and one that has none. The servers are
+// real Synapses that federate over TLS; names resolve only here.
+import { unavailable } from "../stack/own-network.mjs";
+import assert from "node:assert/strict";
+import path from "node:path";
+import { startBrowser } from "../stack/browser.mjs";
+import { homeThatTrusts } from "../stack/certificate.mjs";
+import { startFederation } from "../stack/federation.mjs";
+import { startNetwork } from "../stack/network.mjs";
+import { ElementCall, Peer } from "../stack/participant.mjs";
+import { requestSfu, requestThroughHomeserver, requestToken } from "../stack/token-service.mjs";
+import { until } from "../stack/until.mjs";
+import { Scenario } from "./scenario.mjs";
+
+/** As on one server: two more round trips between servers do not show. */
+const SEEN_WITHIN_MS = 10_000;
+const HEARD_WITHIN_MS = 10_000;
+/** Who is thrown out is out of the call on the moderator's server this soon … */
+const OUT_WITHIN_MS = 1_000;
+/** … and on the others when they have been told. */
+const OUT_ELSEWHERE_WITHIN_MS = 3_000;
+
+class ThreeServers extends Scenario {
+  skip = unavailable;
+
+  async start() {
+    this.participants = new Set();
+    this.rooms = 0;
+    this.network = startNetwork();
+    const machine = await this.network.machine("people");
+    this.stack = await startFederation(this.network, { "east.test": {}, "west.test": {}, "south.test": { parlour: false } });
+    const home = homeThatTrusts({ folder: path.join(this.stack.folder, "home"), authority: this.stack.tls.authority });
+    this.browser = await startBrowser({ machine, home });
+  }
+
+  async stop() {
+    await super.stop();
+    await this.network?.stop();
+  }
+
+  /** A new room of a user of the first server, with a user of each, by name and server. */
+  async room({ encrypted = false, people }) {
+    const round = (this.rooms += 1);
+    const users = [];
+    for (const [name, server] of people) users.push(await this.stack.register(server, `${name.toLowerCase()}${round}`, { displayName: name }));
+    const [host, ...guests] = users;
+    const roomId = await host.createRoom({ name: `Call ${round}`, encrypted });
+    for (const guest of guests) {
+      await host.moderate(roomId, "invite", guest);
+      await guest.join(roomId, people[0][1]);
+    }
+    return { roomId, users };
+  }
+}
+
+const scenario = ThreeServers.forThisFile();
+
+const parlourOf = (name) => scenario.stack.servers[name].parlour;
+const claims = (jwt) => JSON.parse(Buffer.from(jwt.split(".")[1], "base64"));
+
+/** The calls that are going on at a server, as its operator sees them. */
+const callsAt = (name) => JSON.parse(parlourOf(name).run("calls", "list", "--json"));
+
+scenario.test("users of two servers meet, each on the Parlour of their own", async (step) => {
+  const people = [["Alice", "east.test"], ["Bob", "west.test"], ["Carol", "west.test"]];
+  const names = people.map(([name]) => name);
+  const { roomId, users } = await scenario.room({ encrypted: true, people });
+  const [alice, bob] = users;
+  const callers = [];
+
+  await step("three see each other within 10 s of joining", async (t) => {
+    for (const user of users) callers.push(await scenario.open(ElementCall, user.displayName, scenario.stack.elementCallLink(user, roomId)));
+    const seen = await Promise.all(callers.map((caller) => caller.sees(names, SEEN_WITHIN_MS)));
+    t.diagnostic(`seen after ${seen.map(Math.round).join(", ")} ms`);
+  });
+
+  await step("each hears the two others", async () => {
+    for (const caller of callers) await caller.hears(2, HEARD_WITHIN_MS);
+  });
+
+  await step("all are at both servers, and publish at their own alone", async () => {
+    const tracks = ({ console: lines }) => lines.filter((line) => line.includes("[RemoteTracks] Subscribed:"));
+    for (const caller of callers) assert.ok(tracks(caller).length >= 4, tracks(caller).join("\n"));
+    for (const server of ["east.test", "west.test"]) {
+      const [call, ...more] = callsAt(server).filter((call) => JSON.stringify(call).includes(roomId));
+      assert.deepEqual(more, []);
+      for (const { userId } of users) assert.ok(JSON.stringify(call).includes(userId), `${userId} at ${server}: ${JSON.stringify(call)}`);
+    }
+    for (const [server, user, canPublish] of [["east.test", alice, true], ["east.test", bob, false], ["west.test", alice, false], ["west.test", bob, true]]) {
+      const { status, body } = await requestSfu(parlourOf(server).url, { room: roomId, device: "OTHER", openIdToken: await user.openIdToken() });
+      assert.equal(status, 200, JSON.stringify(body));
+      assert.equal(claims(body.jwt).video.canPublish, canPublish, `${user.userId} at ${server}`);
+    }
+  });
+
+  await step("who is banned is out at both", async (t) => {
+    await alice.moderate(roomId, "ban", bob);
+    const isOut = (server) => until(`Bob is out at ${server}`, server === "east.test" ? OUT_WITHIN_MS : OUT_ELSEWHERE_WITHIN_MS, () => callsAt(server), (calls) => {
+      return !JSON.stringify(calls).includes(bob.userId);
+    });
+    t.diagnostic(`out after ${(await Promise.all(["east.test", "west.test"].map(isOut))).map(Math.round).join(", ")} ms`);
+    await Promise.all([callers[0], callers[2]].map((caller) => caller.sees(["Alice", "Carol"], SEEN_WITHIN_MS)));
+  });
+});
+
+scenario.test("users of other servers listen on the one Parlour that there is", async (step) => {
+  const people = [["Alice", "east.test"], ["Carol", "south.test"], ["Bob", "west.test"], ["Dave", "south.test"]];
+  const { roomId, users } = await scenario.room({ people });
+  const [alice, carol, bob, dave] = users;
+  const east = parlourOf("east.test");
+  const url = east.publicUrl.replace("http", "ws");
+  const page = `${scenario.stack.pages.url}/peer/`;
+  const identity = `${alice.userId}:${alice.deviceId}`;
+  const ask = async (user) => requestToken(east.url, { room: roomId, user: user.userId, device: user.deviceId, member: "M", openIdToken: await user.openIdToken() });
+  let host, remote, through;
+
+  await step("one of its own users is in the call", async () => {
+    host = await scenario.open(Peer, "Alice", page);
+    const { body } = await requestSfu(east.url, { room: roomId, device: alice.deviceId, openIdToken: await alice.openIdToken() });
+    await host.join(body, { camera: true, microphone: true });
+  });
+
+  await step("a user of a server without a Parlour sees and hears", async () => {
+    const { status, body } = await ask(carol);
+    assert.equal(status, 200, JSON.stringify(body));
+    remote = await scenario.open(Peer, "Carol", page);
+    await remote.join(body, {});
+    await remote.sees([identity], SEEN_WITHIN_MS);
+    await remote.hears(1, HEARD_WITHIN_MS);
+  });
+
+  await step("and may not publish", () => assert.rejects(remote.page.evaluate(() => window.peer.publish()), /permission/i));
+
+  await step("a user who asks through the own homeserver, from server to server, sees and hears", async () => {
+    const { status, body } = await requestThroughHomeserver(bob, { server: "east.test", room: roomId, member: "M", url });
+    assert.equal(status, 200, JSON.stringify(body));
+    assert.equal(claims(body.jwt).video.canPublish, false);
+    through = await scenario.open(Peer, "Bob", page);
+    await through.join({ url, jwt: body.jwt }, {});
+    await through.sees([identity], SEEN_WITHIN_MS);
+  });
+
+  await step("who is not in the room gets nothing, on neither way", async () => {
+    await dave.leave(roomId);
+    // The server hears of it from the other one.
+    await until("Dave is refused", OUT_ELSEWHERE_WITHIN_MS, () => ask(dave), ({ status, body }) => status === 403 && body.errcode === "M_FORBIDDEN");
+    const stranger = await scenario.stack.register("west.test", "stranger");
+    const { status, body } = await requestThroughHomeserver(stranger, { server: "east.test", room: roomId, member: "M", url });
+    assert.deepEqual([status, body.errcode], [403, "M_FORBIDDEN"], JSON.stringify(body));
+  });
+
+  await step("a server that the room shuts out is out", async (t) => {
+    await alice.setState(roomId, "m.room.server_acl", "", { allow: ["*"], deny: ["south.test"] });
+    const others = () => host.page.evaluate(() => window.peer.others()).then(([list]) => list);
+    const took = await until("Carol is out", OUT_WITHIN_MS, others, (list) => list.length === 1, 20);
+    t.diagnostic(`out after ${Math.round(took)} ms`);
+    await through.sees([identity], SEEN_WITHIN_MS);
+    const { status, body } = await ask(carol);
+    assert.deepEqual([status, body.errcode], [403, "M_FORBIDDEN"], JSON.stringify(body));
+  });
+
+  await step("who leaves the room elsewhere is out here", async (t) => {
+    await bob.leave(roomId);
+    const others = () => host.page.evaluate(() => window.peer.others()).then(([list]) => list);
+    t.diagnostic(`out after ${Math.round(await until("Bob is out", OUT_ELSEWHERE_WITHIN_MS, others, (list) => list.length === 0, 20))} ms`);
+  });
+});
