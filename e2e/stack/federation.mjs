@@ -5,15 +5,15 @@
 //   rtc.east.test  Parlour                                             10.77.0.2
 //   west.test …                                                        10.77.0.3
 //   pages.test     the pages that browsers open                        10.77.0.1
-import { copyFileSync, mkdirSync, readdirSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import path from "node:path";
 import { makeCertificate } from "./certificate.mjs";
 import { startFront } from "./front.mjs";
 import { NETWORKS, SERVER } from "./network.mjs";
 import { startPageServer } from "./page-server.mjs";
 import { Parlour } from "./parlour.mjs";
-import { failureFolder, removeFolder, scratchFolder } from "./places.mjs";
-import { elementCallLink } from "./stack.mjs";
+import { removeFolder, scratchFolder } from "./places.mjs";
+import { elementCallLink, keepEvidence } from "./stack.mjs";
 import { startSynapse } from "./synapse.mjs";
 
 const PORT = { synapse: 8008, parlour: 8080, media: 3478, pages: 8000 };
@@ -82,7 +82,7 @@ class Federation {
       port: PORT.synapse,
       serverName: name,
       publicUrl: `https://${name}`,
-      transports: [{ type: "livekit", livekit_service_url: `https://rtc.${transport}` }],
+      transports: [{ type: "livekit", url: `wss://rtc.${transport}`, livekit_service_url: `https://rtc.${transport}` }],
       registration: server.parlour?.register(),
       authority: this.tls.authority,
     });
@@ -110,14 +110,8 @@ class Federation {
     return elementCallLink(this.pages.url, { ...user, homeserver: server.synapse.publicUrl }, roomId, options);
   }
 
-  /** Keeps what helps to understand a failure, outside the tree. Returns the folder. */
-  async keepEvidence(name, participants = []) {
-    const folder = failureFolder(name);
-    for (const file of readdirSync(this.folder, { recursive: true })) {
-      if (file.endsWith(".log")) copyFileSync(path.join(this.folder, file), path.join(folder, file.replaceAll(path.sep, "-")));
-    }
-    for (const participant of participants) await participant.keepEvidence(folder);
-    return folder;
+  keepEvidence(name, participants) {
+    return keepEvidence(this.folder, name, participants);
   }
 
   async stop() {

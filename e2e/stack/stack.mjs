@@ -88,20 +88,24 @@ class Stack {
     return `${this.parlour.url}/#${fragment({ hs: homeserver, room: roomId, user: userId, token, device: deviceId, ...more })}`;
   }
 
-  /** Keeps what helps to understand a failure, outside the tree. Returns the folder. */
-  async keepEvidence(name, participants = []) {
-    const folder = failureFolder(name);
-    for (const file of readdirSync(this.folder, { recursive: true })) {
-      if (file.endsWith(".log")) copyFileSync(path.join(this.folder, file), path.join(folder, path.basename(file)));
-    }
-    for (const participant of participants) await participant.keepEvidence(folder);
-    return folder;
+  keepEvidence(name, participants) {
+    return keepEvidence(this.folder, name, participants);
   }
 
   async stop() {
     for (const part of this.parts.reverse()) await part.stop();
     removeFolder(this.folder);
   }
+}
+
+/** Keeps what helps to understand a failure, outside the tree: the logs below `run` and what the participants saw. Returns the folder. */
+export async function keepEvidence(run, name, participants = []) {
+  const folder = failureFolder(name);
+  for (const file of readdirSync(run, { recursive: true })) {
+    if (file.endsWith(".log")) copyFileSync(path.join(run, file), path.join(folder, file.replaceAll(path.sep, "-")));
+  }
+  for (const participant of participants) await participant.keepEvidence(folder);
+  return folder;
 }
 
 /** Address of a page of `pagesUrl` that shows Element Call in the room to `user`. */

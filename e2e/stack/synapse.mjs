@@ -88,28 +88,26 @@ class Synapse {
     await this.service.answers(`${this.url}/_matrix/client/versions`, START_TIMEOUT_MS);
   }
 
-  /** Registers `localpart` and logs it in on a new device. Source: Synapse's shared-secret registration. */
-  async register(localpart, { displayName = localpart[0].toUpperCase() + localpart.slice(1), password = randomBytes(12).toString("hex") } = {}) {
-    const endpoint = `${this.url}/_synapse/admin/v1/register`;
-    const { nonce } = await (await fetch(endpoint)).json();
-    const mac = createHmac("sha1", this.secret).update([nonce, localpart, password, "notadmin"].join("\0")).digest("hex");
-    const response = await fetch(endpoint, {
-      method: "POST",
-      body: JSON.stringify({ nonce, username: localpart, displayname: displayName, password, admin: false, mac }),
-    });
-    const answer = await response.json();
-    if (!response.ok) throw new Error(`Synapse did not register ${localpart}: ${JSON.stringify(answer)}`);
-    return new MatrixUser({
-      homeserver: this.url,
-      userId: answer.user_id,
-      deviceId: answer.device_id,
-      token: answer.access_token,
-      password,
-      displayName,
-    });
+  /** Registers `localpart` and logs it in on a new device. */
+  register(localpart, options) {
+    return registerUser(this, localpart, options);
   }
 
   async stop() {
     await this.service?.stop();
   }
+}
+
+/** Registers `localpart` at the Synapse with that `registration_shared_secret` and logs it in on a new device. */
+export async function registerUser({ url, secret }, localpart, { displayName = localpart[0].toUpperCase() + localpart.slice(1), password = randomBytes(12).toString("hex") } = {}) {
+  const endpoint = `${url}/_synapse/admin/v1/register`;
+  const { nonce } = await (await fetch(endpoint)).json();
+  const mac = createHmac("sha1", secret).update([nonce, localpart, password, "notadmin"].join("\0")).digest("hex");
+  const response = await fetch(endpoint, {
+    method: "POST",
+    body: JSON.stringify({ nonce, username: localpart, displayname: displayName, password, admin: false, mac }),
+  });
+  const answer = await response.json();
+  if (!response.ok) throw new Error(`Synapse did not register ${localpart}: ${JSON.stringify(answer)}`);
+  return new MatrixUser({ homeserver: url, userId: answer.user_id, deviceId: answer.device_id, token: answer.access_token, password, displayName });
 }
