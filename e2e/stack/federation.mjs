@@ -1,14 +1,14 @@
 // Servers of several names that know of each other only what the Internet would tell them: each with a Synapse and, if it has
 // one, a Parlour behind a web server with a certificate, on the network of stack/network.mjs. Their names resolve there and nowhere else.
 //
-//   east.test      Synapse; /.well-known/matrix/client of Parlour      10.77.0.2
-//   rtc.east.test  Parlour                                             10.77.0.2
-//   west.test …                                                        10.77.0.3
-//   pages.test     the pages that browsers open                        10.77.0.1
+//   east.test      Synapse; /.well-known/matrix/client is Parlour's
+//   rtc.east.test  Parlour
+//   west.test …
+//   pages.test     the pages that browsers open
 import { mkdirSync } from "node:fs";
 import path from "node:path";
 import { makeCertificate } from "./certificate.mjs";
-import { startFront } from "./front.mjs";
+import { FEDERATION_PORT, HTTPS_PORT, startFront } from "./front.mjs";
 import { NETWORKS, SERVER } from "./network.mjs";
 import { startPageServer } from "./page-server.mjs";
 import { Parlour } from "./parlour.mjs";
@@ -21,8 +21,8 @@ const PAGES = "pages.test";
 
 /**
  * @param {Network} network
- * @param {Record<string, {parlour?: boolean, transport?: string, more?: object}>} plans  name → what is there; `transport`: the server whose
- *   Parlour it tells its users of, if not its own; `more`: sections of Parlour's config.
+ * @param {Record<string, {parlour?: boolean, bySrv?: boolean}>} plans  name → what is there: a Parlour or only Synapse; `bySrv`: other
+ *   servers find it by an SRV record, not by a well-known document.
  */
 export async function startFederation(network, plans) {
   const federation = new Federation(network, scratchFolder("federation"));
@@ -47,7 +47,8 @@ class Federation {
     const names = Object.keys(plans);
     const addresses = new Map(names.map((name) => [name, this.network.serverAddress()]));
     const hosts = names.flatMap((name) => [[name, addresses.get(name)], [`rtc.${name}`, addresses.get(name)]]);
-    this.network.resolve(Object.fromEntries([...hosts, [PAGES, SERVER.ipv4]]));
+    const services = names.filter((name) => plans[name].bySrv).map((name) => [`_matrix-fed._tcp.${name}`, { target: name, port: FEDERATION_PORT }]);
+    await this.network.resolve(Object.fromEntries([...hosts, [PAGES, SERVER.ipv4]]), Object.fromEntries(services));
     this.tls = makeCertificate({ folder: path.join(this.folder, "tls"), names: [...hosts.map(([name]) => name), PAGES] });
 
     await Promise.all(names.map((name) => this.startServer(name, addresses.get(name), plans[name])));
@@ -56,7 +57,7 @@ class Federation {
     this.pages = { url: `https://${PAGES}` };
   }
 
-  async startServer(name, address, { parlour: hasParlour = true, transport = name, more }) {
+  async startServer(name, address, { parlour: hasParlour = true, bySrv = false }) {
     const server = (this.servers[name] = { name });
     const folder = path.join(this.folder, name);
     mkdirSync(folder);
@@ -72,7 +73,6 @@ class Federation {
         more: {
           appservice: { enabled: true, proxied: true },
           federation: { allow_private: NETWORKS, extra_ca_file: this.tls.authority },
-          ...more,
         },
       });
     }
@@ -82,7 +82,7 @@ class Federation {
       port: PORT.synapse,
       serverName: name,
       publicUrl: `https://${name}`,
-      transports: [{ type: "livekit", url: `wss://rtc.${transport}`, livekit_service_url: `https://rtc.${transport}` }],
+      transports: hasParlour ? [{ type: "livekit", url: `wss://rtc.${name}`, livekit_service_url: `https://rtc.${name}` }] : [],
       registration: server.parlour?.register(),
       authority: this.tls.authority,
     });
@@ -91,12 +91,13 @@ class Federation {
       this.parts.push(server.parlour);
       await server.parlour.start();
     }
-    const ofParlour = (url) => server.parlour && url.startsWith("/.well-known/matrix/client");
-    const backends = {
-      [name]: (url) => (ofParlour(url) ? server.parlour.url : server.synapse.url),
-      ...(server.parlour && { [`rtc.${name}`]: () => server.parlour.url }),
+    const ofSynapse = (url) => {
+      if (url.startsWith("/.well-known/matrix/client")) return server.parlour?.url;
+      if (url.startsWith("/.well-known/matrix/server") && bySrv) return undefined;
+      return server.synapse.url;
     };
-    this.parts.push(await startFront({ address, tls: this.tls, backends }));
+    const backends = { [name]: ofSynapse, [`rtc.${name}`]: () => server.parlour?.url };
+    for (const port of bySrv ? [HTTPS_PORT, FEDERATION_PORT] : [HTTPS_PORT]) this.parts.push(await startFront({ address, port, tls: this.tls, backends }));
   }
 
   /** A new user of the server `name`. */

@@ -4,14 +4,15 @@ import { readFileSync } from "node:fs";
 import http from "node:http";
 import https from "node:https";
 
-const HTTPS_PORT = 443;
+export const HTTPS_PORT = 443;
+export const FEDERATION_PORT = 8448;
 
 /**
- * @param {{address: string, tls: {certificate: string, key: string}, backends: Record<string, (path: string) => string>}} options
+ * @param {{address: string, port?: number, tls: {certificate: string, key: string}, backends: Record<string, (path: string) => string | undefined>}} options
  *   `backends`: host name → what names the backend for a path, as a URL.
  * @returns {Promise<{stop(): Promise<void>}>}
  */
-export async function startFront({ address, tls, backends }) {
+export async function startFront({ address, port = HTTPS_PORT, tls, backends }) {
   const server = https.createServer({ cert: readFileSync(tls.certificate), key: readFileSync(tls.key) });
 
   /** The same request to the backend, or `null` when nobody stands behind the host name. */
@@ -54,7 +55,7 @@ export async function startFront({ address, tls, backends }) {
     passed.end();
   });
 
-  await new Promise((resolve, reject) => server.once("error", reject).listen(HTTPS_PORT, address, resolve));
+  await new Promise((resolve, reject) => server.once("error", reject).listen(port, address, resolve));
   return {
     stop() {
       server.closeAllConnections();

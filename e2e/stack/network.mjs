@@ -7,6 +7,7 @@
 import { execFileSync, spawn } from "node:child_process";
 import { chmodSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { startNameServer } from "./name-server.mjs";
 import { scratchFolder } from "./places.mjs";
 import { Service } from "./service.mjs";
 
@@ -20,10 +21,6 @@ const BRIDGE = "bridge";
 
 function ip(...words) {
   execFileSync("ip", words.join(" ").split(" "), { stdio: ["ignore", "pipe", "inherit"] });
-}
-
-function run(command, ...words) {
-  execFileSync(command, words, { stdio: ["ignore", "pipe", "inherit"] });
 }
 
 /** Makes this process's namespace the server's machine. Call once. */
@@ -50,17 +47,15 @@ class Network {
   }
 
   /**
-   * From now on these names, and no others, have addresses: for all that this process starts, on every machine. There is no name
-   * server, and asking for one fails at once instead of waiting.
-   * @param {Record<string, string>} addresses  name → address
+   * From now on these names, and no others, have addresses: for all that this process starts, on every machine.
+   * @param {Record<string, string>} hosts  name → address
+   * @param {Record<string, {target: string, port: number}>} [services]  SRV records
    */
-  resolve(addresses) {
-    const folder = scratchFolder("names");
-    const lines = Object.entries({ localhost: "127.0.0.1", ...addresses }).map(([name, address]) => `${address} ${name}\n`);
-    for (const [file, text] of [["hosts", lines.join("")], ["resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"]]) {
-      writeFileSync(path.join(folder, file), text);
-      run("mount", "--bind", path.join(folder, file), `/etc/${file}`);
-    }
+  async resolve(hosts, services) {
+    const file = path.join(scratchFolder("names"), "resolv.conf");
+    writeFileSync(file, `nameserver ${SERVER.ipv4}\n`);
+    execFileSync("mount", ["--bind", file, "/etc/resolv.conf"], { stdio: ["ignore", "pipe", "inherit"] });
+    this.nameServer = await startNameServer({ address: SERVER.ipv4, hosts, services });
   }
 
   /** A new machine on the bridge. */
@@ -109,6 +104,7 @@ class Network {
   }
 
   async stop() {
+    await this.nameServer?.stop();
     for (const machine of this.machines) await machine.stop();
     ip("link del", BRIDGE);
   }

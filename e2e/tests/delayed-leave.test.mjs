@@ -2,11 +2,10 @@
 // delegated), and Parlour tells who is gone from who has only lost the line for a moment, over its own restart too.
 import { unavailable } from "../stack/own-network.mjs";
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
-import path from "node:path";
 import { killBrowser, startBrowser } from "../stack/browser.mjs";
 import { SERVER, startNetwork } from "../stack/network.mjs";
 import { ElementCall, Peer } from "../stack/participant.mjs";
+import { scratchFolder } from "../stack/places.mjs";
 import { startStack } from "../stack/stack.mjs";
 import { delegateThroughHomeserver, requestThroughHomeserver, wayIn } from "../stack/token-service.mjs";
 import { PATIENCE, until } from "../stack/until.mjs";
@@ -45,9 +44,7 @@ class Machines extends Scenario {
   /** A new machine with a browser, for `open`'s option of that name. */
   async browserOn(name) {
     const machine = await this.network.machine(name);
-    const home = path.join(this.stack.folder, `home-${this.browsers.length}`);
-    mkdirSync(home);
-    const browser = await startBrowser({ machine, home, secureOrigins: [this.stack.pages.url] });
+    const browser = await startBrowser({ machine, home: scratchFolder("home"), secureOrigins: [this.stack.pages.url] });
     this.browsers.push(browser);
     return { machine, browser };
   }

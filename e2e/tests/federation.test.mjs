@@ -2,12 +2,12 @@
 // real Synapses that federate over TLS; names resolve only here.
 import { unavailable } from "../stack/own-network.mjs";
 import assert from "node:assert/strict";
-import path from "node:path";
 import { startBrowser } from "../stack/browser.mjs";
 import { homeThatTrusts } from "../stack/certificate.mjs";
 import { startFederation } from "../stack/federation.mjs";
 import { startNetwork } from "../stack/network.mjs";
 import { ElementCall, Peer } from "../stack/participant.mjs";
+import { scratchFolder } from "../stack/places.mjs";
 import { requestSfu, requestThroughHomeserver, requestToken } from "../stack/token-service.mjs";
 import { until } from "../stack/until.mjs";
 import { Scenario } from "./scenario.mjs";
@@ -28,8 +28,8 @@ class ThreeServers extends Scenario {
     this.rooms = 0;
     this.network = startNetwork();
     const machine = await this.network.machine("people");
-    this.stack = await startFederation(this.network, { "east.test": {}, "west.test": {}, "south.test": { parlour: false } });
-    const home = homeThatTrusts({ folder: path.join(this.stack.folder, "home"), authority: this.stack.tls.authority });
+    this.stack = await startFederation(this.network, { "east.test": {}, "west.test": {}, "south.test": { parlour: false, bySrv: true } });
+    const home = homeThatTrusts({ folder: scratchFolder("home"), authority: this.stack.tls.authority });
     this.browser = await startBrowser({ machine, home });
   }
 

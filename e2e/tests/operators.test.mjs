@@ -50,7 +50,7 @@ class Machine extends Scenario {
     this.stack = { keepEvidence: (name, participants) => keepEvidence(this.folder, name, participants) };
     this.network = startNetwork();
     const names = ["example.org", "matrix.example.org", "rtc.example.org", PAGES];
-    this.network.resolve(Object.fromEntries(names.map((name) => [name, SERVER.ipv4])));
+    await this.network.resolve(Object.fromEntries(names.map((name) => [name, SERVER.ipv4])));
     this.tls = makeCertificate({ folder: path.join(this.folder, "tls"), names });
   }
 
@@ -133,7 +133,7 @@ machine.test("the guide leads from a stock Synapse to calls", async (step) => {
     const pages = await startPageServer({ port: 8000 });
     const backends = { "rtc.example.org": () => PARLOUR, "matrix.example.org": () => SYNAPSE, [PAGES]: () => pages.url };
     machine.parts.push(pages, await startFront({ address: SERVER.ipv4, tls: machine.tls, backends }));
-    const home = homeThatTrusts({ folder: machine.at("/home"), authority: machine.tls.authority });
+    const home = homeThatTrusts({ folder: scratchFolder("home"), authority: machine.tls.authority });
     machine.browser = await startBrowser({ machine: await machine.network.machine("people"), home });
 
     const roomId = await alice.createRoom({ name: "Call", encrypted: true, members: [bob] });
