@@ -1,7 +1,7 @@
 // Servers of several names that know of each other only what the Internet would tell them: each with a Synapse and, if it has
 // one, a Parlour behind a web server with a certificate, on the network of stack/network.mjs. Their names resolve there and nowhere else.
 //
-//   east.test      Synapse; /.well-known/matrix/client is Parlour's
+//   east.test      Synapse
 //   rtc.east.test  Parlour
 //   west.test …
 //   pages.test     the pages that browsers open
@@ -21,8 +21,9 @@ const PAGES = "pages.test";
 
 /**
  * @param {Network} network
- * @param {Record<string, {parlour?: boolean, bySrv?: boolean}>} plans  name → what is there: a Parlour or only Synapse; `bySrv`: other
- *   servers find it by an SRV record, not by a well-known document.
+ * @param {Record<string, {guestOf?: string, guests?: string[], bySrv?: boolean}>} plans  name → what is there: Synapse and a Parlour, or
+ *   only Synapse, whose users are guests on the Parlour of `guestOf`, which has it among its `guests`; `bySrv`: other servers
+ *   find it by an SRV record, not by a well-known document.
  */
 export async function startFederation(network, plans) {
   const federation = new Federation(network, scratchFolder("federation"));
@@ -57,11 +58,11 @@ class Federation {
     this.pages = { url: `https://${PAGES}` };
   }
 
-  async startServer(name, address, { parlour: hasParlour = true, bySrv = false }) {
+  async startServer(name, address, { guestOf, guests = [], bySrv = false }) {
     const server = (this.servers[name] = { name });
     const folder = path.join(this.folder, name);
     mkdirSync(folder);
-    if (hasParlour) {
+    if (!guestOf) {
       server.parlour = new Parlour({
         folder: path.join(folder, "parlour"),
         address,
@@ -72,6 +73,7 @@ class Federation {
         publicUrl: `https://rtc.${name}`,
         more: {
           appservice: { enabled: true, proxied: true },
+          access: { local_servers: [name, ...guests] },
           federation: { allow_private: NETWORKS, extra_ca_file: this.tls.authority },
         },
       });
@@ -82,7 +84,7 @@ class Federation {
       port: PORT.synapse,
       serverName: name,
       publicUrl: `https://${name}`,
-      transports: hasParlour ? [{ type: "livekit", url: `wss://rtc.${name}`, livekit_service_url: `https://rtc.${name}` }] : [],
+      transports: [{ type: "livekit", url: `wss://rtc.${guestOf ?? name}`, livekit_service_url: `https://rtc.${guestOf ?? name}` }],
       registration: server.parlour?.register(),
       authority: this.tls.authority,
     });
@@ -92,7 +94,6 @@ class Federation {
       await server.parlour.start();
     }
     const ofSynapse = (url) => {
-      if (url.startsWith("/.well-known/matrix/client")) return server.parlour?.url;
       if (url.startsWith("/.well-known/matrix/server") && bySrv) return undefined;
       return server.synapse.url;
     };

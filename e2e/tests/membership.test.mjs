@@ -192,7 +192,7 @@ scenario.test("moderators and operators act in calls", async (step) => {
   });
 
   await step("who may not kick in the room may not in the call", async () => {
-    for (const action of ["mute", "remove"]) assert.equal((await moderate(bob, alice, { action, source: "microphone" })).status, 403);
+    for (const action of ["mute", "remove"]) assert.equal((await moderate(bob, alice, { action })).status, 403);
     await guest.hears(1, JOINED_WITHIN_MS);
   });
 
@@ -210,11 +210,11 @@ scenario.test("moderators and operators act in calls", async (step) => {
   });
 
   await step("the operator lists calls and ends one", async () => {
-    const calls = JSON.parse(stack.parlour.run("calls", "list", "--json"));
-    assert.ok(JSON.stringify(calls).includes(roomId), JSON.stringify(calls));
+    const ours = () => JSON.parse(stack.parlour.run("calls", "list", "--json")).calls.filter((call) => call.room_id === roomId);
+    assert.deepEqual(ours().map(({ participants }) => participants.map((participant) => participant.user_id)), [[alice.userId]]);
     assert.match(stack.parlour.run("calls", "list"), new RegExp(roomId.replace(/[!$]/g, "\\$&")));
     stack.parlour.run("calls", "end", roomId);
     await until("the call has ended for Alice", OUT_WITHIN_MS, () => host.page.evaluate(() => window.peer.ends), (ends) => ends.join() === "ROOM_DELETED");
-    assert.ok(!stack.parlour.run("calls", "list", "--json").includes(roomId));
+    assert.deepEqual(ours(), []);
   });
 });
