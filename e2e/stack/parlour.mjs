@@ -77,6 +77,12 @@ export class Parlour {
     return file;
   }
 
+  /** The present value of a metric without labels. */
+  async metric(name) {
+    const text = await (await fetch(`${this.url}/metrics`)).text();
+    return Number(text.match(new RegExp(`^${name} (.*)$`, "m"))?.[1]);
+  }
+
   async stop() {
     await this.service?.stop();
   }
