@@ -35,6 +35,7 @@
 //! - [`transport`]: one peer connection: SDP, ICE, DTLS, RTP, data channels. Pure.
 //! - [`rtp`]: RTP and RTCP packets, codec payload descriptors. Pure.
 //! - [`turn`]: STUN and TURN for clients behind strict NATs: allocations, permissions, channels, peer policy, quotas. Pure.
+//! - [`store`]: what outlives a restart, in one file.
 //! - [`metrics`]: what is counted.
 //! - [`subscriber`]: whom an address stands for. Pure.
 //! - [`serve`]: starts and ends all of it.
@@ -51,6 +52,7 @@ pub mod net;
 pub mod rtp;
 pub mod serve;
 pub mod sfu;
+pub mod store;
 pub mod subscriber;
 pub mod transport;
 pub mod turn;
