@@ -36,6 +36,10 @@ pub struct Metrics {
     /// Verifications of OpenID tokens, by result.
     pub openid: IntCounterVec,
     pub openid_seconds: Histogram,
+    /// Decisions on who may be in a call, when it asks for a token and when it connects: `let-in` or why not.
+    pub admission: IntCounterVec,
+    /// Participants who were removed and calls that were ended because the Matrix room wanted it, by reason.
+    pub removals: IntCounterVec,
     /// HTTP answers by class: `2xx`, `4xx`, …
     pub http_responses: IntCounterVec,
     pub http_connections: IntGauge,
@@ -111,6 +115,13 @@ impl Metrics {
                 "parlour_openid_seconds",
                 "Duration of verifications of OpenID tokens",
                 OPENID_BUCKETS,
+            ),
+            admission: counters(r, "parlour_admission_total", "Decisions on who may be in a call", &["verdict"]),
+            removals: counters(
+                r,
+                "parlour_removals_total",
+                "Participants removed and calls ended because the Matrix room wanted it",
+                &["reason"],
             ),
             http_responses: counters(r, "parlour_http_responses_total", "HTTP answers by class of status", &["class"]),
             tls_connections: counters(
