@@ -18,7 +18,7 @@ use tower_http::services::ServeDir;
 
 use crate::config::Config;
 use crate::livekit::access_token::Keys;
-use crate::matrix::OpenId;
+use crate::matrix::{MatrixRooms, OpenId};
 use crate::metrics::Metrics;
 use crate::net::Node;
 use rate_limit::RateLimit;
@@ -51,6 +51,7 @@ pub struct App {
     pub keys: Keys,
     pub node: Node,
     pub openid: OpenId,
+    pub rooms: MatrixRooms,
     pub metrics: Arc<Metrics>,
     joins: RateLimit,
     tokens: RateLimit,
@@ -62,7 +63,13 @@ pub struct App {
 
 impl App {
     /// The error is a sentence for the operator.
-    pub fn new(config: Arc<Config>, keys: Keys, node: Node, metrics: Arc<Metrics>) -> Result<Arc<App>, String> {
+    pub fn new(
+        config: Arc<Config>,
+        keys: Keys,
+        node: Node,
+        rooms: MatrixRooms,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<App>, String> {
         Ok(Arc::new(App {
             openid: OpenId::new(config.clone())?,
             joins: RateLimit::per_minute(config.limits.joins_per_minute),
@@ -72,6 +79,7 @@ impl App {
             config,
             keys,
             node,
+            rooms,
             metrics,
         }))
     }

@@ -18,7 +18,7 @@ use governor::{DefaultKeyedRateLimiter, Quota};
 
 use super::calls::{Participant, server_of};
 use super::identity::room_alias;
-use super::{Calls, Membership, Revocations, RoomRules};
+use super::{Calls, HomeserverError, Membership, Revocations, RoomRules, Unknown};
 use crate::config::Config;
 use crate::livekit::{Claims, RoomMember};
 use crate::metrics::Metrics;
@@ -66,6 +66,8 @@ pub enum Voucher {
 pub struct Ticket {
     /// To be signed.
     pub claims: Claims,
+    /// The SFU's name of the call.
+    pub alias: String,
     /// Whether the SFU's room is to be created when it does not exist.
     pub may_create: bool,
 }
@@ -79,6 +81,10 @@ pub enum Denied {
         "Your homeserver could not be asked whether you are in this room. Try again in a moment; if it stays like this, the operator of this server can look into its log."
     )]
     CannotCheck,
+    #[error(
+        "Nobody of this server is in the room, so it cannot tell whether you are. Join the call through a server whose users are in the room."
+    )]
+    CannotSeeRoom,
     #[error("Your homeserver may not take part in calls here. The operator of this server can allow it.")]
     ServerNotAllowed,
     #[error(
@@ -107,6 +113,7 @@ impl Denied {
         match self {
             Denied::NotJoined => "not-joined",
             Denied::CannotCheck => "cannot-check",
+            Denied::CannotSeeRoom => "cannot-see-room",
             Denied::ServerNotAllowed => "server-not-allowed",
             Denied::ServerDeniedByRoom => "server-denied-by-acl",
             Denied::SlotClosed => "slot-closed",
@@ -172,8 +179,17 @@ impl Admission {
         self.calls.expect(&member, participant.clone(), now, now);
         let reader = self.rules_reader(&member);
         let (rules, joined) = tokio::join!(self.rules.of(room_id, slot_id, reader.as_deref()), self.is_joined(&member));
-        if !joined.map_err(|_| Denied::CannotCheck)? {
-            return Err(Denied::NotJoined);
+        match joined {
+            Ok(true) => {}
+            // A name that is none of a room is the name of nobody's.
+            Ok(false) | Err(Unknown::Homeserver(HomeserverError::Invalid)) => return Err(Denied::NotJoined),
+            Err(Unknown::NobodyInRoom | Unknown::Homeserver(HomeserverError::Forbidden)) => {
+                return Err(Denied::CannotSeeRoom);
+            }
+            Err(why) => {
+                tracing::warn!(%why, "cannot check who is in a room, so nobody gets into its call");
+                return Err(Denied::CannotCheck);
+            }
         }
         rules.admits(server, &self.config.server_name)?;
         // Who is in the call already goes on with it.
@@ -190,7 +206,7 @@ impl Admission {
         claims.matrix = Some(member);
         // A homeserver that passes the request on has seen to it that no stranger asks.
         let may_create = self.may_create(server) || asker.voucher == Voucher::Homeserver;
-        Ok(Ticket { claims, may_create })
+        Ok(Ticket { claims, alias, may_create })
     }
 
     /// Whether the holder of a token may use it now. A token without a Matrix member is the business of the app that
@@ -269,7 +285,7 @@ impl Admission {
         Ok(())
     }
 
-    async fn is_joined(&self, member: &RoomMember) -> Result<bool, super::membership::Unknown> {
+    async fn is_joined(&self, member: &RoomMember) -> Result<bool, Unknown> {
         if !self.config.access.require_membership {
             return Ok(true);
         }
