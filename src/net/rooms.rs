@@ -270,16 +270,20 @@ impl Rooms {
     /// Carries events from the rooms to the sessions, and their messages to the sockets, until nothing is left.
     fn settle(&mut self, now: Now, wire: &mut Wire) {
         self.drive(now, wire);
-        while let Some(event) = self.sfu.poll_event() {
-            if let EventKind::Verdict(verdict) = &event.kind {
-                self.report(event.to, verdict);
+        loop {
+            if let Some(event) = self.sfu.poll_event() {
+                if let EventKind::Verdict(verdict) = &event.kind {
+                    self.report(event.to, verdict);
+                }
+                self.attendance.note(event.to, &event.kind);
+                self.signalling.handle_event(&mut self.sfu, now, event);
+                self.drive(now, wire);
+            } else if let Some((socket, outgoing)) = self.signalling.poll_outgoing() {
+                // A client that does not take it may leave over it, which is an event again.
+                self.deliver(now, socket, outgoing);
+            } else {
+                break;
             }
-            self.attendance.note(event.to, &event.kind);
-            self.signalling.handle_event(&mut self.sfu, now, event);
-            self.drive(now, wire);
-        }
-        while let Some((socket, outgoing)) = self.signalling.poll_outgoing() {
-            self.deliver(now, socket, outgoing);
         }
         while let Some(change) = self.sfu.poll_address_change() {
             wire.post.note(change);

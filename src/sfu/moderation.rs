@@ -3,8 +3,8 @@
 //!
 //! A track that a moderator muted stays so until its owner unmutes it. Not every `unmute` is the owner's: LiveKit's JS client
 //! compares each snapshot of its own tracks with what it does, and takes back what differs, which right after the mute may
-//! be the mute. So none counts before the client said that the track is muted: it says so when it has carried out the mute,
-//! and no owner can unmute what is not shown as muted.
+//! be the mute. So none counts before the client said itself that the track is muted, as it does when it has carried that out:
+//! before, its owner sees nothing to unmute.
 
 use super::event::EventKind;
 use super::info::{LeaveReason, ParticipantId, ParticipantInfo, RoomInfo, Sid, TrackInfo};
@@ -49,12 +49,11 @@ impl Sfu {
 
 impl Room {
     fn mute_other(&mut self, now: Now, id: ParticipantId, key: TrackKey, turn: &mut Turn) {
-        let Some(track) = self.tracks.get_mut(&key).filter(|track| !track.info.muted) else { return };
+        let Some(track) = self.tracks.get_mut(&key) else { return };
+        // A client whose own mute it is does nothing. One that had merely paused what it sends stays muted when it goes on.
         turn.emit(id, EventKind::Muted(track.info.sid.clone()));
+        track.unaware |= !track.info.muted;
         self.mute(now, id, key, true, turn);
-        if let Some(track) = self.tracks.get_mut(&key) {
-            track.unaware = true;
-        }
     }
 
     /// Tells the publisher again that a moderator muted its track, when it does not seem to know. False: it knows, or nobody

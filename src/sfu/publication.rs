@@ -150,6 +150,7 @@ impl Room {
         let Some(key) = self.track_of(id, sid) else { return false };
         if muted || !self.insist(id, key, turn) {
             self.mute(now, id, key, muted, turn);
+            self.tracks.entry(key).and_modify(|track| track.unaware = false);
         }
         true
     }
@@ -163,7 +164,6 @@ impl Room {
     pub fn mute(&mut self, now: Now, id: ParticipantId, key: TrackKey, muted: bool, turn: &mut Turn) {
         let Some(track) = self.tracks.get_mut(&key) else { return };
         let kind = track.info.announced.kind;
-        track.unaware &= !muted;
         if track.info.muted == muted {
             return;
         }
