@@ -10,6 +10,7 @@ pub mod homeserver;
 pub mod identity;
 pub mod membership;
 pub mod openid;
+pub mod registration;
 pub mod server_discovery;
 
 mod cache;
