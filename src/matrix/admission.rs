@@ -28,7 +28,7 @@ pub const TOKEN_VALIDITY_S: u64 = 3600;
 
 /// For how long a connection waits for the homeserver before the token alone counts: clients give a WebSocket some five
 /// seconds when they come back after a break.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+const CONNECT_PATIENCE: Duration = Duration::from_secs(4);
 
 pub struct Admission {
     config: Arc<Config>,

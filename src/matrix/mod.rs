@@ -12,6 +12,7 @@ pub mod homeserver;
 pub mod identity;
 pub mod membership;
 pub mod openid;
+pub mod registration;
 pub mod revocations;
 pub mod room_events;
 pub mod room_rules;
