@@ -75,6 +75,7 @@ impl FakeRooms {
 
     pub fn router(&self) -> Router {
         Router::new()
+            .route("/_matrix/client/v3/account/whoami", get(whoami))
             .route("/_matrix/client/unstable/io.element.msc4502/rooms/{room}/is_joined", get(is_joined))
             .route("/_matrix/client/v3/rooms/{room}/joined_members", get(joined_members))
             .route("/_matrix/client/v3/rooms/{room}/state", get(all_state))
@@ -122,6 +123,13 @@ async fn gate(State(rooms): State<FakeRooms>, request: Request, next: Next) -> R
         return refusal(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN");
     }
     next.run(request).await
+}
+
+async fn whoami(Query(query): Query<HashMap<String, String>>) -> Response {
+    match query.get("user_id") {
+        Some(user) if !user.ends_with(":example.org") => refusal(StatusCode::FORBIDDEN, "M_FORBIDDEN"),
+        user => Json(json!({"user_id": user.map_or("@parlour:example.org", String::as_str)})).into_response(),
+    }
 }
 
 async fn is_joined(

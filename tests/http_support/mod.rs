@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 mod fake_rooms;
 
-pub use fake_rooms::{AS_TOKEN, FakeRooms, HS_TOKEN};
+pub use fake_rooms::{AS_TOKEN, FakeRooms, HS_TOKEN, Health};
 
 pub const KEY: &str = "testkey";
 pub const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
