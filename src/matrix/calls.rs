@@ -11,7 +11,7 @@ use super::admission::TOKEN_VALIDITY_S;
 use crate::livekit::RoomMember;
 use crate::livekit::access_token::{LEEWAY_S, REFRESHED_VALIDITY_S};
 use crate::net::{Presence, PresenceChange};
-use crate::sfu::Sid;
+use crate::sfu::{LeaveReason, Sid};
 
 /// Tokens that are remembered. A forgotten one still works and is still checked when it is used; it is only not looked for
 /// among who might come.
@@ -113,15 +113,13 @@ impl Calls {
                     present.connected = true;
                 }
             }
-            PresenceChange::Left(_) => {
+            PresenceChange::Left(reason) => {
                 book.leave(&member.room, &presence.sid);
-                // It has been given fresh tokens all the time.
-                book.expect(
-                    member,
-                    Participant { alias: presence.room.clone(), identity: presence.identity.clone() },
-                    now + REFRESHED_VALIDITY_S + LEEWAY_S,
-                    now,
-                );
+                // It has been given fresh tokens all the time, which are good for coming back unless it was thrown out.
+                if reason != LeaveReason::Removed {
+                    let participant = Participant { alias: presence.room.clone(), identity: presence.identity.clone() };
+                    book.expect(member, participant, now + REFRESHED_VALIDITY_S + LEEWAY_S, now);
+                }
             }
         }
     }

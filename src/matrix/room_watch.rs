@@ -172,8 +172,10 @@ impl RoomWatch {
             }
         }
         self.expel(room_id, user, "left").await;
-        let is_ours = server_of(user) == self.config.server_name;
-        if is_ours && !self.calls.in_room(room_id).is_empty() && self.calls.local_users_in(room_id).is_empty() {
+        // Its session may not be reported to have ended yet.
+        let was_our_last = server_of(user) == self.config.server_name
+            && self.calls.local_users_in(room_id).iter().all(|local| local == user);
+        if was_our_last && self.calls.in_room(room_id).iter().any(|present| present.user != user) {
             self.end_if_we_left(room_id).await;
         }
     }
