@@ -104,8 +104,8 @@ async fn a_moderators_mute_is_heard_by_nobody_and_told_to_everybody() {
             Response::Update(update) => Some(&update.participants),
             _ => None,
         });
-        let tracks = updates.flatten().flat_map(|info| &info.tracks).filter(|t| t.sid == track.as_str());
-        tracks.last().is_some_and(|t| t.muted == muted)
+        let mut tracks = updates.flatten().flat_map(|info| &info.tracks).filter(|t| t.sid == track.as_str());
+        tracks.next_back().is_some_and(|t| t.muted == muted)
     };
     until(&mut callers, "both are told", |callers| callers.iter().all(|caller| told(caller, true))).await;
     // Its client first hears what to do, then what everybody sees.
