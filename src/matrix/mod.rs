@@ -12,6 +12,7 @@ pub mod membership;
 pub mod openid;
 pub mod registration;
 pub mod server_discovery;
+pub mod setup;
 
 mod cache;
 mod server_name;
