@@ -72,7 +72,10 @@ fn the_registration_has_what_synapse_reads() {
         "sender_localpart": "parlour",
         "rate_limited": false,
         "namespaces": {
-            "users": [{"exclusive": false, "regex": "^@.*:matrix\\.example\\.org\\:8448$"}],
+            "users": [
+                {"exclusive": true, "regex": "^@parlour:matrix\\.example\\.org\\:8448$"},
+                {"exclusive": false, "regex": "^@.*:matrix\\.example\\.org\\:8448$"},
+            ],
             "aliases": [],
             "rooms": [],
         },
