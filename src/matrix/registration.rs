@@ -13,17 +13,21 @@ const IS_JOINED_SCOPE: &str = "urn:matrix:client:io.element.msc4502:rooms:is_joi
 /// What clients and other servers ask below `/_matrix/client/*` and `/_matrix/federation/*` is handed on to us.
 const PROXY_PREFIX: &str = "rtc/livekit";
 
-/// What homeserver.yaml of a Synapse needs besides the registration.
-pub const SYNAPSE_SWITCHES: &str = "  experimental_features:
-    msc4502_enabled: true            # tells who is joined to a room, users of other servers too
-    msc4512_enabled: true            # hands requests for rtc/livekit on to Parlour
-";
+/// What a Synapse needs among its experimental_features.
+pub const SYNAPSE_FEATURES: &str =
+    "    msc4502_enabled: true            # tells who is joined to a room, users of other servers too
+    msc4512_enabled: true            # hands requests for rtc/livekit on to Parlour";
+
+/// Where Debian's Synapse keeps its configuration.
+pub const PROPOSED_FILE: &str = "/etc/matrix-synapse/parlour.yaml";
 
 /// The registration, as YAML.
 pub fn registration(config: &Config, tokens: &AppServiceTokens) -> String {
     let appservice = &config.appservice;
     let url = text(appservice.url.as_str().trim_end_matches('/'));
-    let users = text(&format!("^@.*:{}$", escaped(&config.server_name)));
+    let server = escaped(&config.server_name);
+    let ourselves = text(&format!("^@{}:{server}$", escaped(&appservice.sender_localpart)));
+    let everybody = text(&format!("^@.*:{server}$"));
     let mut yaml =
         String::from("# What the homeserver must know of Parlour, its application service. Holds secrets.\n");
     let mut line = |key: &str, value: &str| writeln!(yaml, "{key}: {value}").expect("writing to memory");
@@ -33,8 +37,14 @@ pub fn registration(config: &Config, tokens: &AppServiceTokens) -> String {
     line("hs_token", &text(tokens.hs_token.expose()));
     line("sender_localpart", &text(&appservice.sender_localpart));
     line("rate_limited", "false");
-    // All users, for no user is ours alone: we act for them where their client cannot, and hear of every room they are in.
-    line("namespaces", &format!("{{users: [{{exclusive: false, regex: {users}}}], aliases: [], rooms: []}}"));
+    // Nobody else may register our name. All other users are their own: we act for them where their client cannot, and hear of
+    // every room they are in.
+    line(
+        "namespaces",
+        &format!(
+            "{{users: [{{exclusive: true, regex: {ourselves}}}, {{exclusive: false, regex: {everybody}}}], aliases: [], rooms: []}}"
+        ),
+    );
     line("io.element.msc4502.scopes", &format!("[{}]", text(IS_JOINED_SCOPE)));
     line("io.element.msc4512.proxy_prefix", &text(PROXY_PREFIX));
     line("io.element.msc4512.proxy_url", &url);
@@ -52,7 +62,9 @@ pub fn instructions(config: &Config, file: &str) -> String {
         "{enabled}Synapse must be able to read the file and nobody else; its homeserver.yaml needs, before a restart:
   app_service_config_files:
     - {file}
-{SYNAPSE_SWITCHES}
+  experimental_features:
+{SYNAPSE_FEATURES}
+
 Once that works, set appservice.proxied = true here: the newest clients then get their tokens through the homeserver.
 "
     )
@@ -63,10 +75,10 @@ fn text(text: &str) -> String {
     serde_json::to_string(text).expect("a text is JSON")
 }
 
-/// For a regular expression. A server name has letters, digits and `.:-[]`.
-fn escaped(server_name: &str) -> String {
-    let escape = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c.to_string() } else { format!("\\{c}") };
-    server_name.chars().map(escape).collect()
+/// For a regular expression. Names have letters, digits and `._:-[]`.
+fn escaped(name: &str) -> String {
+    let escape = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c.to_string() } else { format!("\\{c}") };
+    name.chars().map(escape).collect()
 }
 
 #[cfg(test)]
