@@ -6,62 +6,15 @@ mod http_support;
 
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
-use http_support::{FakeRooms, Health, Homeserver, Server, Socket, now, payload};
+use http_support::callers::*;
+use http_support::fake_rooms::{FakeRooms, Health};
+use http_support::{Homeserver, Server, payload};
 use livekit_protocol as proto;
-use parlour::matrix::RoomEvent;
 use parlour::matrix::identity::{CALL_SLOT, room_alias};
 use parlour::net::PresenceChange;
 use parlour::store::Store;
-use prost::Message;
 use proto::signal_response::Message as Signal;
 use serde_json::{Value, json};
-
-const ROOM: &str = "!room:example.org";
-const ALICE: &str = "@alice:example.org";
-const BOB: &str = "@bob:example.org";
-const CAROL: &str = "@carol:remote.org";
-
-const APPSERVICE: &str = "[appservice]\nenabled = true\nas_token = \"an-as-token-of-the-tests-0123456789abcdef\"\nhs_token = \"an-hs-token-of-the-tests-0123456789abcdef\"\n";
-
-/// A server whose homeserver knows Alice, Bob and Carol of another server to be in the room. `more` is TOML that starts
-/// with a section.
-async fn server(more: &str) -> Server {
-    let homeserver = Homeserver::start().await;
-    let rooms = &homeserver.rooms;
-    for user in [ALICE, BOB, CAROL] {
-        rooms.join(ROOM, user);
-    }
-    started(more, &homeserver, Store::in_memory()).await
-}
-
-async fn started(more: &str, homeserver: &Homeserver, store: Store) -> Server {
-    let elsewhere = homeserver.address;
-    let config = format!("{APPSERVICE}{more}\n[federation.overrides]\n\"remote.org\" = \"http://{elsewhere}\"\n");
-    Server::with_store(&config, homeserver.clone(), store).await
-}
-
-fn openid(user: &str) -> Value {
-    let server = user.split_once(':').unwrap().1;
-    json!({"access_token": format!("sub:{user}"), "token_type": "Bearer", "matrix_server_name": server, "expires_in": 3600})
-}
-
-fn sfu_get(user: &str) -> Value {
-    json!({"room": ROOM, "device_id": "DEVICE", "openid_token": openid(user)})
-}
-
-fn get_token(user: &str, slot: &str) -> Value {
-    json!({
-        "room_id": ROOM, "slot_id": slot, "openid_token": openid(user),
-        "member": {"id": "member", "claimed_user_id": user, "claimed_device_id": "DEVICE"},
-    })
-}
-
-async fn token(server: &Server, user: &str) -> String {
-    let (status, answer) = server.post_json("/sfu/get", &sfu_get(user)).await;
-    assert_eq!(status, 200, "{user}: {answer}");
-    answer["jwt"].as_str().unwrap().to_owned()
-}
 
 /// By both dialects of the token service.
 async fn refused(server: &Server, user: &str, status: u16, errcode: &str, words: &str) {
@@ -70,88 +23,6 @@ async fn refused(server: &Server, user: &str, status: u16, errcode: &str, words:
         assert_eq!((code, answer["errcode"].as_str()), (status, Some(errcode)), "{path}: {answer}");
         assert!(answer["error"].as_str().unwrap().contains(words), "{path}: {answer}");
     }
-}
-
-async fn connect(server: &Server, token: &str) -> Result<Caller, (u16, String)> {
-    let socket = server.connect(&format!("/rtc?access_token={token}")).await?;
-    let mut caller = Caller { socket };
-    let Some(Signal::Join(_)) = caller.message().await else { panic!("the first message is join") };
-    Ok(caller)
-}
-
-async fn in_call(server: &Server, user: &str) -> Caller {
-    let caller = connect(server, &token(server, user).await).await.unwrap();
-    seen(server, |change| change == PresenceChange::Joined).await;
-    caller
-}
-
-/// Waits until somebody has come or gone.
-async fn seen(server: &Server, wanted: impl Fn(PresenceChange) -> bool) {
-    let mut reports = server.presence.lock().await;
-    let report = async { while !wanted(reports.recv().await.unwrap().change) {} };
-    tokio::time::timeout(Duration::from_secs(5), report).await.expect("a report");
-}
-
-struct Caller {
-    socket: Socket,
-}
-
-impl Caller {
-    /// `None`: closed.
-    async fn message(&mut self) -> Option<Signal> {
-        loop {
-            let frame = tokio::time::timeout(Duration::from_secs(5), self.socket.next()).await.expect("a frame");
-            match frame {
-                Some(Ok(frame)) if frame.is_binary() => {
-                    return Some(proto::SignalResponse::decode(frame.into_data()).unwrap().message.unwrap());
-                }
-                Some(Ok(frame)) if !frame.is_close() => {}
-                _ => return None,
-            }
-        }
-    }
-
-    /// Waits for the word that it must leave.
-    async fn leave(&mut self) -> (proto::DisconnectReason, proto::leave_request::Action) {
-        loop {
-            match self.message().await.expect("a leave before the end") {
-                Signal::Leave(leave) => return (leave.reason(), leave.action()),
-                _ => {}
-            }
-        }
-    }
-
-    /// Nothing ends it in this time.
-    async fn stays(&mut self) {
-        let leave = tokio::time::timeout(Duration::from_millis(300), self.leave()).await;
-        assert!(leave.is_err(), "{leave:?}");
-    }
-}
-
-fn event(kind: &str, state_key: &str, sender: &str, content: Value) -> RoomEvent {
-    RoomEvent::parse(&json!({
-        "type": kind, "state_key": state_key, "sender": sender, "room_id": ROOM, "event_id": "$event",
-        "origin_server_ts": now() * 1000, "content": content,
-    }))
-    .unwrap()
-}
-
-/// Makes it so in the room, and tells of it.
-async fn member_event(server: &Server, user: &str, sender: &str, membership: &str) {
-    let rooms = &server.homeserver.rooms;
-    if membership == "join" {
-        rooms.join(ROOM, user)
-    } else {
-        rooms.leave(ROOM, user)
-    }
-    tell(server, "m.room.member", user, sender, json!({"membership": membership})).await;
-}
-
-async fn tell(server: &Server, kind: &str, state_key: &str, sender: &str, content: Value) {
-    server.homeserver.rooms.set_state(ROOM, kind, state_key, sender, content.clone());
-    let watch = &server.app.rooms.watch;
-    watch.transaction_arrived();
-    watch.handle(&event(kind, state_key, sender, content)).await;
 }
 
 fn members(rooms: &FakeRooms) -> usize {

@@ -3,13 +3,17 @@
 use std::time::{Duration, Instant};
 
 use livekit_protocol as proto;
+use parlour::livekit::RoomMember;
+use parlour::matrix::identity::{CALL_SLOT, room_alias};
 use parlour::net::{Muted, NodeGone};
 use parlour::sfu::{LeaveReason, Sid};
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
+use serde_json::json;
 
 use crate::caller::{Caller, request, until};
-use crate::{all_hear_each_other, four_workers};
+use crate::http_support::callers::{ALICE, BOB, ROOM, openid};
+use crate::{all_hear_each_other, four_workers, http_support};
 
 #[tokio::test]
 async fn rooms_and_participants_of_all_workers() {
@@ -139,4 +143,34 @@ async fn a_moderators_mute_is_heard_by_nobody_and_told_to_everybody() {
         callers[0].say(Request::Mute(proto::MuteTrackRequest { sid: track.to_string(), muted }));
     }
     until(&mut callers, "it is heard again", |callers| heard(callers) > before + 10 && told(&callers[1], false)).await;
+}
+
+#[tokio::test]
+async fn a_moderator_of_the_matrix_room_mutes_by_its_power_there() {
+    let server = http_support::callers::server("").await;
+    let rooms = &server.homeserver.rooms;
+    rooms.set_state(ROOM, "m.room.create", "", ALICE, json!({"room_version": "10"}));
+    rooms.set_state(ROOM, "m.room.power_levels", "", ALICE, json!({"users": {BOB: 50}}));
+    let alias = room_alias(ROOM, CALL_SLOT);
+    let member = |user: &str| RoomMember { room: ROOM.into(), slot: CALL_SLOT.into(), user: user.into() };
+    let mut callers = Vec::new();
+    for (name, user) in [("a", ALICE), ("b", BOB)] {
+        callers.push(Caller::of_member(&server.node, &alias, name, member(user)).await.unwrap());
+    }
+    until(&mut callers, "they hear each other", all_hear_each_other).await;
+    let moderate = async |by: &str, user: &str, source: &str| {
+        let body =
+            json!({"openid_token": openid(by), "room_id": ROOM, "user_id": user, "action": "mute", "source": source});
+        server.post_json("/moderate", &body).await
+    };
+    assert_eq!(moderate(ALICE, BOB, "microphone").await.0, 403);
+    assert_eq!(moderate(BOB, ALICE, "camera").await.0, 404, "there is none");
+    assert_eq!(moderate(BOB, ALICE, "microphone").await, (200, json!({"muted": 1})));
+    let is_told =
+        |caller: &Caller| caller.signals.iter().any(|said| matches!(said, Response::Mute(mute) if mute.muted));
+    until(&mut callers, "its client is told", |callers| is_told(&callers[0])).await;
+    assert!(!is_told(&callers[1]));
+    let there = server.node.participants(&alias).await.unwrap().expect("a call");
+    let muted = |identity: &str| there.iter().find(|info| info.identity == identity).expect("there").tracks[0].muted;
+    assert!(muted("a") && !muted("b"));
 }
