@@ -7,7 +7,8 @@ mod http_support;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use http_support::{FakeRooms, Health, Homeserver, Server, Socket, now, payload};
+use http_support::fake_rooms::{FakeRooms, Health};
+use http_support::{Homeserver, Server, Socket, now, payload};
 use livekit_protocol as proto;
 use parlour::matrix::RoomEvent;
 use parlour::matrix::identity::{CALL_SLOT, room_alias};

@@ -12,7 +12,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, delete, get, post};
 use tokio_util::task::TaskTracker;
 use tower_http::services::ServeDir;
 
@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::net::Node;
 use rate_limit::RateLimit;
 
+pub mod calls;
 mod certificates;
 mod client_address;
 mod cors;
@@ -30,6 +31,7 @@ mod discovery;
 mod error;
 mod health;
 mod join_request;
+mod moderate;
 mod prefix;
 mod proxy_protocol;
 mod rate_limit;
@@ -102,6 +104,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/sfu/get", post(token::sfu_get).fallback(token::method_not_allowed))
         .route("/get_token", post(token::get_token).fallback(token::method_not_allowed))
+        .route("/moderate", post(moderate::moderate).fallback(token::method_not_allowed))
         .route("/turn", get(turn::turn).post(turn::turn).fallback(turn::method_not_allowed))
         .route("/delegate_delayed_leave", any(token::delegate_delayed_leave))
         .route("/.well-known/matrix/client", get(discovery::well_known))
@@ -115,8 +118,10 @@ fn router(app: Arc<App>) -> Router {
         Some(folder) => open.fallback_service(ServeDir::new(folder)),
         None => open.fallback(not_found),
     };
-    // Metrics stay outside of CORS: no web page has any business with them.
+    // What is the operator's stays outside of CORS: no web page has any business with it.
     open.layer(middleware::from_fn(cors::allow_every_origin))
+        .route("/api/calls", get(calls::list).fallback(calls::method_not_allowed))
+        .route("/api/calls/{*room}", delete(calls::end).fallback(calls::method_not_allowed))
         .route("/metrics", get(health::metrics))
         .layer(middleware::from_fn_with_state(app.clone(), request_id::trace))
         .with_state(app)

@@ -137,7 +137,7 @@ pub async fn method_not_allowed() -> MatrixError {
     MatrixError::new(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "Use POST with a JSON body.")
 }
 
-async fn read<T: DeserializeOwned>(app: &App, client: ClientAddress, body: Body) -> Result<T, MatrixError> {
+pub(super) async fn read<T: DeserializeOwned>(app: &App, client: ClientAddress, body: Body) -> Result<T, MatrixError> {
     admit(app, client)?;
     read_json(body).await
 }
@@ -190,7 +190,7 @@ pub(super) fn missing(field: &str) -> MatrixError {
     MatrixError::bad_json(format!("`{field}` is missing from the request body or empty."))
 }
 
-fn required(value: Option<String>, field: &str) -> Result<String, MatrixError> {
+pub(super) fn required(value: Option<String>, field: &str) -> Result<String, MatrixError> {
     let value = value.filter(|value| !value.is_empty()).ok_or_else(|| missing(field))?;
     if value.len() > LONGEST_ID {
         return Err(MatrixError::bad_json(format!("`{field}` is longer than {LONGEST_ID} bytes.")));

@@ -179,18 +179,7 @@ impl Admission {
         self.calls.expect(&member, participant.clone(), now, now);
         let reader = self.rules_reader(&member);
         let (rules, joined) = tokio::join!(self.rules.of(room_id, slot_id, reader.as_deref()), self.is_joined(&member));
-        match joined {
-            Ok(true) => {}
-            // A name that is none of a room is the name of nobody's.
-            Ok(false) | Err(Unknown::Homeserver(HomeserverError::Invalid)) => return Err(Denied::NotJoined),
-            Err(Unknown::NobodyInRoom | Unknown::Homeserver(HomeserverError::Forbidden)) => {
-                return Err(Denied::CannotSeeRoom);
-            }
-            Err(why) => {
-                tracing::warn!(%why, "cannot check who is in a room, so nobody gets into its call");
-                return Err(Denied::CannotCheck);
-            }
-        }
+        proven(joined)?;
         rules.admits(server, &self.config.server_name)?;
         // Who is in the call already goes on with it.
         if rules.is_replaced && self.calls.of(room_id, asker.user).is_empty() {
@@ -244,6 +233,11 @@ impl Admission {
             return Err(Denied::NotJoined);
         }
         rules.admits(server, &self.config.server_name)
+    }
+
+    /// Whether `user` is in the room, for sure, also where that is not required for calls.
+    pub async fn member(&self, user: &str, room_id: &str) -> Result<(), Denied> {
+        proven(self.membership.check(room_id, user, &self.calls.local_users_in(room_id)).await)
     }
 
     /// Whether the token was voided.
@@ -303,6 +297,20 @@ impl Admission {
 
     fn count(&self, denied: Option<&Denied>) {
         self.metrics.admission.with_label_values(&[denied.map_or("let-in", Denied::as_str)]).inc();
+    }
+}
+
+/// What is not known for sure is no.
+fn proven(joined: Result<bool, Unknown>) -> Result<(), Denied> {
+    match joined {
+        Ok(true) => Ok(()),
+        // A name that is none of a room is the name of nobody's.
+        Ok(false) | Err(Unknown::Homeserver(HomeserverError::Invalid)) => Err(Denied::NotJoined),
+        Err(Unknown::NobodyInRoom | Unknown::Homeserver(HomeserverError::Forbidden)) => Err(Denied::CannotSeeRoom),
+        Err(why) => {
+            tracing::warn!(%why, "cannot check who is in a room");
+            Err(Denied::CannotCheck)
+        }
     }
 }
 

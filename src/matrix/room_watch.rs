@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::unix_seconds;
-use super::calls::server_of;
+use super::calls::{Present, server_of};
 use super::identity::room_alias;
 use super::room_events::{MembershipState, RoomChange, RoomEvent};
 use super::{Calls, Homeserver, HomeserverError, Membership, Revocations, RoomRules};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::net::Node;
-use crate::sfu::LeaveReason;
+use crate::sfu::{LeaveReason, Sid};
 
 /// How often rooms are looked at that nobody tells us about.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
@@ -203,12 +203,29 @@ impl RoomWatch {
         let participants = self.calls.participants_of(room_id, user);
         self.calls.expect_no_more(room_id, user);
         for participant in participants {
-            let removed = self.node.remove(&participant.alias, &participant.identity, None, LeaveReason::Removed).await;
-            if removed == Ok(true) {
-                tracing::info!(room = %participant.alias, reason, "removed a participant");
-                self.metrics.removals.with_label_values(&[reason]).inc();
-            }
+            self.remove_participant(&participant.alias, &participant.identity, None, reason).await;
         }
+    }
+
+    /// A moderator sends a user out of `sessions`, which are in the room. The user may come back with a new token: who shall not
+    /// is to be kicked from the room. Says how many sessions have ended.
+    pub async fn remove(&self, room_id: &str, user: &str, sessions: &[Present]) -> usize {
+        self.revocations.revoke(room_id, user, unix_seconds());
+        let mut removed = 0;
+        for session in sessions {
+            let Present { alias, identity, sid, .. } = session;
+            removed += usize::from(self.remove_participant(alias, identity, Some(sid), "moderator").await);
+        }
+        removed
+    }
+
+    async fn remove_participant(&self, alias: &str, identity: &str, sid: Option<&Sid>, reason: &'static str) -> bool {
+        let removed = self.node.remove(alias, identity, sid, LeaveReason::Removed).await == Ok(true);
+        if removed {
+            tracing::info!(room = %alias, reason, "removed a participant");
+            self.metrics.removals.with_label_values(&[reason]).inc();
+        }
+        removed
     }
 
     async fn end_call(&self, alias: &str, reason: &'static str) {

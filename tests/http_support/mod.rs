@@ -26,9 +26,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
-mod fake_rooms;
+pub mod fake_rooms;
 
-pub use fake_rooms::{AS_TOKEN, FakeRooms, HS_TOKEN, Health};
+use fake_rooms::{AS_TOKEN, FakeRooms, HS_TOKEN};
 
 pub const KEY: &str = "testkey";
 pub const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
