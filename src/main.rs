@@ -114,6 +114,11 @@ fn check(file: &ConfigFile) -> Result<(), String> {
     OpenId::new(config.clone())?;
     config.tls.as_ref().map(Tls::load).transpose()?;
     println!("{} is fine.", file.config.display());
+    let has_tokens =
+        config::existing_appservice_tokens(&config).map_err(|problem| Problems::from(problem).to_string())?;
+    if config.appservice.enabled && has_tokens.is_none() {
+        println!("Tokens of the application service will be generated there too: run `parlour registration`.");
+    }
     if !has_key {
         println!("An API key will be generated into {} at the first start.", config.data_dir.display());
     }
@@ -154,7 +159,7 @@ fn registration(file: &ConfigFile, output: Option<&Path>) -> Result<(), String> 
         }
         None => {
             print!("{yaml}");
-            "/etc/matrix-synapse/parlour.yaml".to_owned()
+            registration::PROPOSED_FILE.to_owned()
         }
     };
     eprint!("{}", registration::instructions(&config, &place));

@@ -52,6 +52,8 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 /// Clients recognise by this path, asked without credentials, whether the homeserver hands requests on to us.
 const PROBE: &str = "/_matrix/client/unstable/io.element.msc4195/rtc/livekit/delegate_delayed_leave";
 
+const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
+
 pub struct Homeserver {
     base: String,
     client: reqwest::Client,
@@ -291,10 +293,32 @@ impl Homeserver {
 
     /// Whether the application service may act as `user` at all.
     pub async fn can_act_as(&self, user: &str) -> Result<bool, HomeserverError> {
-        let path = "/_matrix/client/v3/account/whoami";
-        let reply = self.send(As::User(user), &Question::small(Method::GET, path, None)).await?;
+        let reply = self.send(As::User(user), &Question::small(Method::GET, WHOAMI, None)).await?;
         match reply.status {
             StatusCode::FORBIDDEN => Ok(false),
+            _ => reply.success::<IgnoredAny>().map(|_| true),
+        }
+    }
+
+    /// The bot's user ID.
+    pub async fn bot(&self) -> Result<String, HomeserverError> {
+        #[derive(Deserialize)]
+        struct Whoami {
+            user_id: String,
+        }
+        let reply = self.send(As::Bot, &Question::small(Method::GET, WHOAMI, None)).await?;
+        Ok(reply.success::<Whoami>()?.user_id)
+    }
+
+    /// Has the homeserver reach out to its application service `id`, which is us; `false`: that fails (Application Service
+    /// API, "Pinging"). Synapse then stops waiting for one that was away, and sends at once what it has kept.
+    pub async fn ping(&self, id: &str) -> Result<bool, HomeserverError> {
+        let path = path(&["v1/appservice"], &[id, "ping"])?;
+        let body = json!({});
+        let question = Question { timeout: LONG_TIMEOUT, ..Question::small(Method::POST, &path, Some(&body)) };
+        let reply = self.send(As::Service, &question).await?;
+        match reply.errcode().as_str() {
+            "M_URL_NOT_SET" | "M_BAD_STATUS" | "M_CONNECTION_TIMEOUT" | "M_CONNECTION_FAILED" => Ok(false),
             _ => reply.success::<IgnoredAny>().map(|_| true),
         }
     }

@@ -21,6 +21,7 @@ pub mod room_watch;
 pub mod rooms;
 pub mod server_acl;
 pub mod server_discovery;
+pub mod setup;
 
 mod cache;
 mod server_name;

@@ -13,11 +13,13 @@ const IS_JOINED_SCOPE: &str = "urn:matrix:client:io.element.msc4502:rooms:is_joi
 /// What clients and other servers ask below `/_matrix/client/*` and `/_matrix/federation/*` is handed on to us.
 const PROXY_PREFIX: &str = "rtc/livekit";
 
-/// What homeserver.yaml of a Synapse needs besides the registration.
-pub const SYNAPSE_SWITCHES: &str = "  experimental_features:
-    msc4502_enabled: true            # tells who is joined to a room, users of other servers too
-    msc4512_enabled: true            # hands requests for rtc/livekit on to Parlour
-";
+/// What a Synapse needs among its experimental_features.
+pub const SYNAPSE_FEATURES: &str =
+    "    msc4502_enabled: true            # tells who is joined to a room, users of other servers too
+    msc4512_enabled: true            # hands requests for rtc/livekit on to Parlour";
+
+/// Where Debian's Synapse keeps its configuration.
+pub const PROPOSED_FILE: &str = "/etc/matrix-synapse/parlour.yaml";
 
 /// The registration, as YAML.
 pub fn registration(config: &Config, tokens: &AppServiceTokens) -> String {
@@ -52,7 +54,9 @@ pub fn instructions(config: &Config, file: &str) -> String {
         "{enabled}Synapse must be able to read the file and nobody else; its homeserver.yaml needs, before a restart:
   app_service_config_files:
     - {file}
-{SYNAPSE_SWITCHES}
+  experimental_features:
+{SYNAPSE_FEATURES}
+
 Once that works, set appservice.proxied = true here: the newest clients then get their tokens through the homeserver.
 "
     )
