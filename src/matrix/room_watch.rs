@@ -13,7 +13,7 @@ use super::admission::unix_seconds;
 use super::calls::{Present, server_of};
 use super::identity::room_alias;
 use super::room_events::{MembershipState, RoomChange, RoomEvent};
-use super::{Calls, Homeserver, HomeserverError, Membership, Revocations, RoomRules};
+use super::{Calls, Homeserver, HomeserverError, Membership, Reaper, Revocations, RoomRules};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::net::Node;
@@ -38,6 +38,7 @@ pub struct RoomWatch {
     rules: Arc<RoomRules>,
     calls: Arc<Calls>,
     revocations: Arc<Revocations>,
+    reaper: Option<Arc<Reaper>>,
     node: Node,
     metrics: Arc<Metrics>,
     last_transaction: Mutex<Option<Instant>>,
@@ -52,6 +53,7 @@ impl RoomWatch {
         rules: Arc<RoomRules>,
         calls: Arc<Calls>,
         revocations: Arc<Revocations>,
+        reaper: Option<Arc<Reaper>>,
         node: Node,
         metrics: Arc<Metrics>,
     ) -> RoomWatch {
@@ -62,6 +64,7 @@ impl RoomWatch {
             rules,
             calls,
             revocations,
+            reaper,
             node,
             metrics,
             last_transaction: Mutex::new(None),
@@ -98,7 +101,12 @@ impl RoomWatch {
             }
             // No new tokens; who is in the call goes when the room does.
             RoomChange::Tombstone(_) => {}
-            RoomChange::Member { .. } | RoomChange::Slot { .. } | RoomChange::CallMember(_) => {}
+            RoomChange::CallMember(member) => {
+                if let Some(reaper) = &self.reaper {
+                    reaper.note(room_id, member, unix_seconds());
+                }
+            }
+            RoomChange::Member { .. } | RoomChange::Slot { .. } => {}
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::unix_seconds;
-use super::{Admission, Calls, Homeserver, Membership, Revocations, RoomRules, RoomWatch};
+use super::{Admission, Calls, Homeserver, Membership, Reaper, Revocations, RoomRules, RoomWatch};
 use crate::config::{AppServiceTokens, Config};
 use crate::metrics::Metrics;
 use crate::net::{Node, Presence};
@@ -19,6 +19,8 @@ pub struct MatrixRooms {
     pub calls: Arc<Calls>,
     pub admission: Arc<Admission>,
     pub watch: Arc<RoomWatch>,
+    /// `None`: off.
+    pub reaper: Option<Arc<Reaper>>,
 }
 
 impl MatrixRooms {
@@ -43,6 +45,8 @@ impl MatrixRooms {
             revocations.clone(),
             metrics.clone(),
         ));
+        let reaper = Reaper::load(&config, homeserver.clone(), calls.clone(), metrics.clone(), store, unix_seconds());
+        let reaper = reaper.map_err(|e| e.to_string())?.map(Arc::new);
         let watch = Arc::new(RoomWatch::new(
             config,
             homeserver.clone(),
@@ -50,10 +54,11 @@ impl MatrixRooms {
             rules,
             calls.clone(),
             revocations,
+            reaper.clone(),
             node,
             metrics,
         ));
-        Ok(MatrixRooms { homeserver, calls, admission, watch })
+        Ok(MatrixRooms { homeserver, calls, admission, watch, reaper })
     }
 
     /// Somebody came or went. To be called in order.
@@ -63,6 +68,11 @@ impl MatrixRooms {
 
     /// Looks after the rooms until `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
-        self.watch.run(shutdown).await;
+        let reap = async {
+            if let Some(reaper) = &self.reaper {
+                reaper.run(shutdown.clone()).await;
+            }
+        };
+        tokio::join!(self.watch.run(shutdown.clone()), reap);
     }
 }
