@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,7 @@ use crate::http::{self, App};
 use crate::livekit::Keys;
 use crate::livekit::ice_servers::turn_urls;
 use crate::metrics::Metrics;
-use crate::net::{self, Node, TurnOptions};
+use crate::net::{self, Node, Presence, TurnOptions};
 use crate::sfu;
 use crate::turn;
 use crate::turn::credentials::Credentials;
@@ -31,6 +32,12 @@ pub async fn run(config: Config) -> Result<(), String> {
     let mut signals = Signals::listen().map_err(|e| format!("cannot wait for signals: {e}"))?;
     let tls = config.tls.as_ref().map(http::Tls::load).transpose()?;
 
+    let (presence, mut presences) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Presence { sid, change, .. }) = presences.recv().await {
+            tracing::debug!(participant = %sid, ?change, "presence");
+        }
+    });
     let (node, workers_ended) = Node::start(net::Options {
         udp: config.media.udp,
         tcp: config.media.tcp,
@@ -44,6 +51,7 @@ pub async fn run(config: Config) -> Result<(), String> {
         turn: turn_options(&config, &keys)?,
         keys: keys.clone(),
         metrics: metrics.clone(),
+        presence,
     })
     .map_err(|e| e.to_string())?;
     let app = App::new(config.clone(), keys, node.clone(), metrics)?;

@@ -48,9 +48,24 @@ pub struct Claims {
     pub attributes: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub video: Option<VideoGrant>,
+    /// Whose token it is in Matrix. `None`: an app minted it, and who comes in is that app's business; no room is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<RoomMember>,
     /// Claims we do not act on (`kind`, `sip`, `roomConfig`, …): kept, so that a refreshed token still has them.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
+}
+
+/// The claim `matrix`, of this server alone: only its token service puts it into a token, and only the server reads it. The
+/// token belongs to a user in a slot of a Matrix room (MSC4143), and is worth no more than that user's membership.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomMember {
+    /// Room id, `!…`.
+    pub room: String,
+    /// Slot id, e.g. `m.call#ROOM`.
+    pub slot: String,
+    /// User id, `@user:server`.
+    pub user: String,
 }
 
 /// The `video` grant. An absent permission has its own default, hence the options.

@@ -17,10 +17,11 @@ use parlour::config::Config;
 use parlour::http::{self, App};
 use parlour::livekit::access_token::Keys;
 use parlour::metrics::Metrics;
-use parlour::net::{self, Node};
+use parlour::net::{self, Node, Presence};
 use parlour::sfu::{Limits, RoomOptions};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub const KEY: &str = "testkey";
@@ -36,6 +37,8 @@ pub struct Server {
     pub homeserver: Homeserver,
     pub shutdown: CancellationToken,
     pub client: reqwest::Client,
+    /// Who came and went, since the start.
+    pub presence: Mutex<mpsc::UnboundedReceiver<Presence>>,
 }
 
 impl Server {
@@ -55,14 +58,16 @@ impl Server {
         let config = Config::load(file.path(), std::iter::empty()).unwrap_or_else(|problems| panic!("{problems}"));
         let keys = parlour::config::api_keys(&config).unwrap();
         let metrics = Arc::new(Metrics::new());
-        let node = node(&config, keys.clone(), metrics.clone());
+        let (presence, presences) = mpsc::unbounded_channel();
+        let node = node(&config, keys.clone(), metrics.clone(), presence);
         let app = App::new(Arc::new(config), keys.clone(), node.clone(), metrics.clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         tokio::spawn(http::serve(listener, app.clone(), shutdown.clone()));
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Server { address, node, keys, metrics, app, homeserver, shutdown, client }
+        let presence = Mutex::new(presences);
+        Server { address, node, keys, metrics, app, homeserver, shutdown, client, presence }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -195,7 +200,7 @@ async fn userinfo(State(requests): State<Arc<AtomicUsize>>, Query(query): Query<
 }
 
 /// The real media workers, on ports of their own.
-fn node(config: &Config, keys: Keys, metrics: Arc<Metrics>) -> Node {
+fn node(config: &Config, keys: Keys, metrics: Arc<Metrics>, presence: mpsc::UnboundedSender<Presence>) -> Node {
     let loopback = "127.0.0.1:0".parse().unwrap();
     let options = net::Options {
         udp: loopback,
@@ -206,6 +211,7 @@ fn node(config: &Config, keys: Keys, metrics: Arc<Metrics>) -> Node {
         turn: parlour::serve::turn_options(config, &keys).unwrap(),
         keys,
         metrics,
+        presence,
     };
     Node::start(options).unwrap().0
 }

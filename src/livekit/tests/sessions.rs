@@ -245,6 +245,7 @@ fn every_reason_to_leave() {
         (LeaveReason::ClientInitiated, Reason::ClientInitiated, Action::Disconnect),
         (LeaveReason::DuplicateIdentity, Reason::DuplicateIdentity, Action::Disconnect),
         (LeaveReason::ServerShutdown, Reason::ServerShutdown, Action::Reconnect),
+        (LeaveReason::ServerFault, Reason::ServerShutdown, Action::Reconnect),
         (LeaveReason::Removed, Reason::ParticipantRemoved, Action::Disconnect),
         (LeaveReason::RoomDeleted, Reason::RoomDeleted, Action::Disconnect),
         (LeaveReason::StateMismatch, Reason::StateMismatch, Action::Reconnect),
