@@ -6,7 +6,9 @@
 
 pub mod address_guard;
 pub mod guarded_client;
+pub mod homeserver;
 pub mod identity;
+pub mod membership;
 pub mod openid;
 pub mod server_discovery;
 
@@ -15,5 +17,7 @@ mod server_name;
 
 pub use address_guard::AddressGuard;
 pub use guarded_client::GuardedClient;
+pub use homeserver::{Homeserver, HomeserverError};
+pub use membership::{Membership, Unknown};
 pub use openid::{OpenId, OpenIdError};
 pub use server_discovery::ServerDiscovery;
