@@ -5,6 +5,8 @@
 //! talks to it without ever connecting to an address that [`AddressGuard`] forbids.
 
 pub mod address_guard;
+pub mod delayed_leave;
+pub mod delegations;
 pub mod guarded_client;
 pub mod homeserver;
 pub mod identity;
