@@ -218,7 +218,7 @@ impl Rooms {
     /// Whether the room exists or may be made.
     fn open(&mut self, name: &str) -> bool {
         self.sfu.has_room(name)
-            || self.directory.open_room(name) && {
+            || self.directory.open_room(self.worker, name) && {
                 self.names.insert(name.to_owned());
                 true
             }
@@ -294,7 +294,7 @@ impl Rooms {
         }
         if self.sfu.room_count() != self.names.len() {
             let ended = self.names.extract_if(|name| !self.sfu.has_room(name));
-            ended.for_each(|name| self.directory.close_room(&name));
+            ended.for_each(|name| self.directory.close_room(self.worker, &name));
         }
     }
 

@@ -66,6 +66,8 @@ pub struct Caller {
     pub closed: bool,
     pub left: bool,
     pub sid: String,
+    /// What it was told of others and of its end, in order.
+    pub signals: Vec<Response>,
 }
 
 pub fn request(identity: &str, room: &str) -> JoinRequest {
@@ -201,6 +203,7 @@ impl Caller {
             closed: false,
             left: false,
             sid: String::new(),
+            signals: Vec::new(),
         })
     }
 
@@ -211,6 +214,10 @@ impl Caller {
 
     pub async fn leave(&self) {
         let _ = self.stream.requests.send(Box::new(Request::Leave(proto::LeaveRequest::default()))).await;
+    }
+
+    pub fn say(&mut self, request: Request) {
+        self.stream.requests.try_send(Box::new(request)).unwrap();
     }
 
     pub fn be_silent(&mut self) {
@@ -248,7 +255,11 @@ impl Caller {
             Response::Join(join) => self.sid = join.participant.unwrap().sid,
             Response::Answer(answer) => self.on_answer(&answer.sdp),
             Response::MediaSectionsRequirement(_) => self.offer(),
-            Response::Leave(_) => self.left = true,
+            Response::Leave(_) => {
+                self.left = true;
+                self.signals.push(message);
+            }
+            Response::Mute(_) | Response::Update(_) => self.signals.push(message),
             _ => {}
         }
     }

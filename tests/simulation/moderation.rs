@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use parlour::sfu::{LeaveReason, Negotiation, Sid};
 
-use crate::client::Setup;
+use crate::client::{Setup, Source};
 use crate::network::Conditions;
 use crate::room::{all_connected, check_streams, enter, setup, three_v1};
 use crate::world::{ROOM, World};
@@ -86,6 +86,26 @@ fn who_comes_later_gets_nothing_of_a_muted_track() {
     world.run(2 * SECOND);
     assert_eq!(world.clients[late].sections.len(), 2, "it is subscribed");
     assert_eq!(forwarded(&world), before);
+}
+
+#[test]
+fn what_was_sent_during_a_mute_is_not_shown_after_it() {
+    let mut world = speaker_and_viewer(Negotiation::Single);
+    let (id, camera) = (world.clients[0].id, sid(&world, 1));
+    mute(&mut world, &camera);
+    world.run(5 * SECOND);
+    // A picture comes in that would do for those who wait for one.
+    let Source::Camera(source) = &mut world.clients[0].tracks[1].source else { panic!("a camera") };
+    source.set_highest(None);
+    source.set_highest(Some(2));
+    world.run(SECOND / 2);
+    let (before, now) = (forwarded(&world), world.clock());
+    for muted in [true, false] {
+        assert!(world.sfu.set_muted(now, id, &camera, muted));
+    }
+    assert_eq!(forwarded(&world), before, "no picture out of the cache");
+    world.run_until(|w| forwarded(w) > before + 20, SECOND).expect("but the next");
+    check_streams(&world, 6 * SECOND);
 }
 
 #[test]
