@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
 use rand::RngExt;
@@ -54,7 +54,16 @@ pub fn create(file: &Path, comment: &str, secrets: &[(&str, &str)]) -> Result<()
         .mode(0o600)
         .open(file)
         .and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()))
+        .and_then(|()| give_to_owner_of(folder, file))
         .map_err(|e| failed("write", file, e))
+}
+
+/// An administrator may be the first to run Parlour, as root; the server that comes after must read the file too.
+fn give_to_owner_of(folder: &Path, file: &Path) -> std::io::Result<()> {
+    const ROOT: u32 = 0;
+    let (folder, owner) = (fs::metadata(folder)?, fs::metadata(file)?.uid());
+    let is_ours = owner != ROOT || folder.uid() == ROOT;
+    if is_ours { Ok(()) } else { chown(file, Some(folder.uid()), Some(folder.gid())) }
 }
 
 /// Random letters and digits.

@@ -52,6 +52,8 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 /// Clients recognise by this path, asked without credentials, whether the homeserver hands requests on to us.
 const PROBE: &str = "/_matrix/client/unstable/io.element.msc4195/rtc/livekit/delegate_delayed_leave";
 
+const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
+
 pub struct Homeserver {
     base: String,
     client: reqwest::Client,
@@ -94,6 +96,27 @@ enum As<'a> {
     /// A user of our server, by the application service.
     User(&'a str),
     Bot,
+}
+
+/// What is asked, and what the answer may cost.
+struct Question<'a> {
+    method: Method,
+    path: &'a str,
+    query: &'a [(&'a str, &'a str)],
+    body: Option<&'a Value>,
+    timeout: Duration,
+    /// Bytes.
+    largest: usize,
+}
+
+impl<'a> Question<'a> {
+    fn small(method: Method, path: &'a str, body: Option<&'a Value>) -> Question<'a> {
+        Question { method, path, query: &[], body, timeout: TIMEOUT, largest: LARGEST_ANSWER }
+    }
+
+    fn list(path: &'a str) -> Question<'a> {
+        Question { timeout: LONG_TIMEOUT, largest: LARGEST_LIST, ..Question::small(Method::GET, path, None) }
+    }
 }
 
 /// One answer of the homeserver, whatever its status.
@@ -153,7 +176,8 @@ impl Homeserver {
             joined: bool,
         }
         let path = path(&["unstable/io.element.msc4502/rooms"], &[room, "is_joined"])?;
-        let reply = self.send(As::Service, Method::GET, &path, &[whom], None, TIMEOUT, LARGEST_ANSWER).await?;
+        let question = Question { query: &[whom], ..Question::small(Method::GET, &path, None) };
+        let reply = self.send(As::Service, &question).await?;
         Ok(reply.success::<IsJoined>()?.joined)
     }
 
@@ -168,7 +192,7 @@ impl Homeserver {
         }
         let path = path(&["v3/rooms"], &[room, "joined_members"])?;
         let _permit = self.lists.acquire().await.map_err(|_| HomeserverError::Unreachable)?;
-        let reply = self.as_user_or_ourselves(as_user, Method::GET, &path, None, LARGEST_LIST).await?;
+        let reply = self.as_user_or_ourselves(as_user, &Question::list(&path)).await?;
         Ok(reply.success::<JoinedMembers>()?.joined.into_keys().collect())
     }
 
@@ -183,7 +207,7 @@ impl Homeserver {
         as_user: Option<&str>,
     ) -> Result<Option<Value>, HomeserverError> {
         let path = state_path(room, event_type, state_key)?;
-        let reply = self.as_user_or_ourselves(as_user, Method::GET, &path, None, LARGEST_ANSWER).await?;
+        let reply = self.as_user_or_ourselves(as_user, &Question::small(Method::GET, &path, None)).await?;
         if reply.status == StatusCode::NOT_FOUND && reply.refusal().errcode == "M_NOT_FOUND" {
             return Ok(None);
         }
@@ -199,7 +223,7 @@ impl Homeserver {
     ) -> Result<Vec<Value>, HomeserverError> {
         let path = path(&["v3/rooms"], &[room, "state"])?;
         let _permit = self.lists.acquire().await.map_err(|_| HomeserverError::Unreachable)?;
-        let reply = self.as_user_or_ourselves(as_user, Method::GET, &path, None, LARGEST_LIST).await?;
+        let reply = self.as_user_or_ourselves(as_user, &Question::list(&path)).await?;
         let mut events: Vec<Value> = reply.success()?;
         events.retain(|event| event["type"].as_str().is_some_and(&wanted));
         Ok(events)
@@ -219,7 +243,8 @@ impl Homeserver {
             event_id: String,
         }
         let path = state_path(room, event_type, state_key)?;
-        let reply = self.as_user_or_ourselves(as_user, Method::PUT, &path, Some(content), LARGEST_ANSWER).await?;
+        let question = Question { timeout: LONG_TIMEOUT, ..Question::small(Method::PUT, &path, Some(content)) };
+        let reply = self.as_user_or_ourselves(as_user, &question).await?;
         Ok(reply.success::<Sent>()?.event_id)
     }
 
@@ -238,9 +263,9 @@ impl Homeserver {
         }
         let request = json!({"destination": destination, "method": "POST", "path": path, "body": body});
         let endpoint = "/_matrix/client/unstable/io.element.msc4512/appservice/fed_proxy";
-        let reply = self
-            .send(As::Service, Method::POST, endpoint, &[], Some(&request), FED_PROXY_TIMEOUT, LARGEST_ANSWER)
-            .await?;
+        let question =
+            Question { timeout: FED_PROXY_TIMEOUT, ..Question::small(Method::POST, endpoint, Some(&request)) };
+        let reply = self.send(As::Service, &question).await?;
         if !reply.status.is_success() {
             let refusal = reply.refusal();
             return Err(match refusal.errcode.strip_prefix("IO.ELEMENT.MSC4512.M_FEDPROXY_") {
@@ -257,7 +282,7 @@ impl Homeserver {
     /// Whether the homeserver hands requests for `rtc/livekit` on to an application service, as clients find out: without
     /// credentials, and anything but 404 means yes.
     pub async fn proxies_rtc(&self) -> Result<bool, HomeserverError> {
-        let reply = self.send(As::Nobody, Method::POST, PROBE, &[], Some(&json!({})), TIMEOUT, LARGEST_ANSWER).await?;
+        let reply = self.send(As::Nobody, &Question::small(Method::POST, PROBE, Some(&json!({})))).await?;
         match reply.status {
             StatusCode::NOT_FOUND => Ok(false),
             StatusCode::TOO_MANY_REQUESTS => Err(reply.error()),
@@ -268,10 +293,32 @@ impl Homeserver {
 
     /// Whether the application service may act as `user` at all.
     pub async fn can_act_as(&self, user: &str) -> Result<bool, HomeserverError> {
-        let path = "/_matrix/client/v3/account/whoami";
-        let reply = self.send(As::User(user), Method::GET, path, &[], None, TIMEOUT, LARGEST_ANSWER).await?;
+        let reply = self.send(As::User(user), &Question::small(Method::GET, WHOAMI, None)).await?;
         match reply.status {
             StatusCode::FORBIDDEN => Ok(false),
+            _ => reply.success::<IgnoredAny>().map(|_| true),
+        }
+    }
+
+    /// The bot's user ID.
+    pub async fn bot(&self) -> Result<String, HomeserverError> {
+        #[derive(Deserialize)]
+        struct Whoami {
+            user_id: String,
+        }
+        let reply = self.send(As::Bot, &Question::small(Method::GET, WHOAMI, None)).await?;
+        Ok(reply.success::<Whoami>()?.user_id)
+    }
+
+    /// Has the homeserver reach out to its application service `id`, which is us; `false`: that fails (Application Service
+    /// API, "Pinging"). Synapse then stops waiting for one that was away, and sends at once what it has kept.
+    pub async fn ping(&self, id: &str) -> Result<bool, HomeserverError> {
+        let path = path(&["v1/appservice"], &[id, "ping"])?;
+        let body = json!({});
+        let question = Question { timeout: LONG_TIMEOUT, ..Question::small(Method::POST, &path, Some(&body)) };
+        let reply = self.send(As::Service, &question).await?;
+        match reply.errcode().as_str() {
+            "M_URL_NOT_SET" | "M_BAD_STATUS" | "M_CONNECTION_TIMEOUT" | "M_CONNECTION_FAILED" => Ok(false),
             _ => reply.success::<IgnoredAny>().map(|_| true),
         }
     }
@@ -286,63 +333,49 @@ impl Homeserver {
         body: Option<&Value>,
     ) -> Result<Reply, HomeserverError> {
         let actor = as_user.map_or(As::Service, As::User);
-        self.send(actor, method, path, &[], body, TIMEOUT, LARGEST_ANSWER).await
+        self.send(actor, &Question::small(method, path, body)).await
     }
 
     async fn as_user_or_ourselves(
         &self,
         as_user: Option<&str>,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-        largest: usize,
+        question: &Question<'_>,
     ) -> Result<Reply, HomeserverError> {
-        let send = |actor| self.send(actor, method.clone(), path, &[], body, LONG_TIMEOUT, largest);
         if let Some(user) = as_user {
-            return send(As::User(user)).await;
+            return self.send(As::User(user), question).await;
         }
         if self.service.is_some() {
-            let reply = send(As::Service).await?;
+            let reply = self.send(As::Service, question).await?;
             let may_not = matches!(reply.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             if self.bot.is_none() || !may_not {
                 return Ok(reply);
             }
         }
-        send(As::Bot).await
+        self.send(As::Bot, question).await
     }
 
-    #[allow(clippy::too_many_arguments)]
-    async fn send(
-        &self,
-        actor: As<'_>,
-        method: Method,
-        path: &str,
-        query: &[(&str, &str)],
-        body: Option<&Value>,
-        timeout: Duration,
-        largest: usize,
-    ) -> Result<Reply, HomeserverError> {
-        let mut url = Url::parse(&format!("{}{path}", self.base)).map_err(|_| HomeserverError::Invalid)?;
+    async fn send(&self, actor: As<'_>, question: &Question<'_>) -> Result<Reply, HomeserverError> {
+        let mut url = Url::parse(&format!("{}{}", self.base, question.path)).map_err(|_| HomeserverError::Invalid)?;
         if let As::User(user) = actor {
             url.query_pairs_mut().append_pair("user_id", user);
         }
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
+        if !question.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(question.query);
         }
         let authorization = match actor {
             As::Nobody => None,
             As::Service | As::User(_) => Some(self.service.as_ref().ok_or(HomeserverError::NotSupported)?),
             As::Bot => Some(self.bot.as_ref().ok_or(HomeserverError::NotSupported)?),
         };
-        let mut request = self.client.request(method, url).timeout(timeout);
+        let mut request = self.client.request(question.method.clone(), url).timeout(question.timeout);
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
-        if let Some(body) = body {
+        if let Some(body) = question.body {
             request = request.json(body);
         }
         let response = request.send().await.map_err(|_| HomeserverError::Unreachable)?;
-        Reply::read(response, largest).await
+        Reply::read(response, question.largest).await
     }
 }
 

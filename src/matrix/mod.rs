@@ -12,7 +12,9 @@ pub mod homeserver;
 pub mod identity;
 pub mod membership;
 pub mod openid;
+pub mod registration;
 pub mod server_discovery;
+pub mod setup;
 
 mod cache;
 mod server_name;
