@@ -88,6 +88,16 @@ pub enum Request {
     Send,
 }
 
+impl Request {
+    /// As MSC4140 and the metrics call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Request::Restart => "restart",
+            Request::Send => "send",
+        }
+    }
+}
+
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
@@ -100,6 +110,19 @@ pub enum Answer {
     Limited(Duration),
     /// No answer, or none that makes sense.
     Failed,
+}
+
+impl Answer {
+    /// The label in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Answer::Done => "done",
+            Answer::Gone => "gone",
+            Answer::Refused => "refused",
+            Answer::Limited(_) => "limited",
+            Answer::Failed => "failed",
+        }
+    }
 }
 
 /// What to do next.

@@ -5,7 +5,9 @@
 //! talks to it without ever connecting to an address that [`AddressGuard`] forbids.
 
 pub mod address_guard;
+pub mod delayed_events;
 pub mod delayed_leave;
+pub mod delayed_leaves;
 pub mod delegations;
 pub mod guarded_client;
 pub mod homeserver;
