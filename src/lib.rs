@@ -39,6 +39,7 @@
 //! - [`metrics`]: what is counted.
 //! - [`subscriber`]: whom an address stands for. Pure.
 //! - [`serve`]: starts and ends all of it.
+//! - [`operator`]: asks a running server, from the command line.
 //!
 //! "Pure" means: no runtime, no sockets, no clock, no randomness; time and seeds come in as arguments, so that whole calls
 //! run in virtual time under test. `tests/house.rs` holds the modules to it.
@@ -49,6 +50,7 @@ pub mod livekit;
 pub mod matrix;
 pub mod metrics;
 pub mod net;
+pub mod operator;
 pub mod rtp;
 pub mod serve;
 pub mod sfu;

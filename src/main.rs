@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use parlour::config::{self, Config, LogFormat, Problems};
 use parlour::http::Tls;
 use parlour::matrix::{OpenId, registration};
+use parlour::operator::{self, Operator};
 use parlour::serve::announcement;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
@@ -37,6 +38,9 @@ enum Command {
     ///
     /// Shows what it comes to and what to add to the homeserver. Changes nothing. Exits with 0 when `serve` would start with it, else with 1.
     Check(ConfigFile),
+    /// See the calls of the running server, and end them.
+    #[command(subcommand)]
+    Calls(CallsCommand),
     /// Print the registration by which a homeserver takes Parlour for its application service.
     ///
     /// The homeserver then tells Parlour who is in which room. Says on standard error what to do with it. The tokens are made
@@ -47,6 +51,25 @@ enum Command {
         /// Write it into this file, which only its owner can read, instead of printing it.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum CallsCommand {
+    /// Show the calls there are, and who is in them.
+    List {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print what the server says: JSON, as of GET /api/calls.
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a call: everybody is sent out of it. They may start it anew.
+    End {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// The Matrix room's id (quoted: shells read `!`), or the name that `list --json` gives as `room`.
+        room: String,
     },
 }
 
@@ -62,6 +85,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(file) => serve(&file),
         Command::Check(file) => check(&file),
+        Command::Calls(command) => calls(command),
         Command::Registration { file, output } => registration(&file, output.as_deref()),
     };
     match result {
@@ -102,6 +126,25 @@ fn check(file: &ConfigFile) -> Result<(), String> {
         println!("Warning: {warning}.");
     }
     print!("\n{}", announcement(&config));
+    Ok(())
+}
+
+fn calls(command: CallsCommand) -> Result<(), String> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("cannot start: {e}"))?;
+    match command {
+        CallsCommand::List { file, json } => {
+            let calls = runtime.block_on(Operator::new(&load(&file)?)?.calls())?;
+            match json {
+                true => println!("{}", serde_json::to_string_pretty(&calls).map_err(|e| e.to_string())?),
+                false => print!("{}", operator::table(&calls.calls)),
+            }
+        }
+        CallsCommand::End { file, room } => {
+            let ended = runtime.block_on(Operator::new(&load(&file)?)?.end(&room))?.ended;
+            println!("Ended {}.", ended.join(", "));
+        }
+    }
     Ok(())
 }
 

@@ -42,6 +42,10 @@ pub struct Metrics {
     pub delayed_leaves_ended: IntCounterVec,
     /// Requests to homeservers about them, by what was asked and the result.
     pub delayed_leave_requests: IntCounterVec,
+    /// Decisions on who may be in a call, when it asks for a token and when it connects: `let-in` or why not.
+    pub admission: IntCounterVec,
+    /// Participants who were removed and calls that were ended because the Matrix room wanted it, by reason.
+    pub removals: IntCounterVec,
     /// HTTP answers by class: `2xx`, `4xx`, …
     pub http_responses: IntCounterVec,
     pub http_connections: IntGauge,
@@ -130,6 +134,13 @@ impl Metrics {
                 "parlour_delayed_leave_requests_total",
                 "Requests to homeservers about delayed leaves",
                 &["request", "result"],
+            ),
+            admission: counters(r, "parlour_admission_total", "Decisions on who may be in a call", &["verdict"]),
+            removals: counters(
+                r,
+                "parlour_removals_total",
+                "Participants removed and calls ended because the Matrix room wanted it",
+                &["reason"],
             ),
             http_responses: counters(r, "parlour_http_responses_total", "HTTP answers by class of status", &["class"]),
             tls_connections: counters(

@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, Config};
 use crate::http::{self, App};
 use crate::livekit::Keys;
+use crate::matrix::MatrixRooms;
 use crate::metrics::Metrics;
 use crate::net::{self, Node, Presence, TurnOptions};
 use crate::sfu;
+use crate::store::Store;
 use crate::turn;
 use crate::turn::credentials::Credentials;
 use crate::turn::peer_policy::{PeerPolicy, PeerRules};
@@ -34,12 +36,11 @@ pub async fn run(config: Config) -> Result<(), String> {
     let mut signals = Signals::listen().map_err(|e| format!("cannot wait for signals: {e}"))?;
     let tls = config.tls.as_ref().map(http::Tls::load).transpose()?;
 
-    let (presence, mut presences) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Some(Presence { sid, change, .. }) = presences.recv().await {
-            tracing::debug!(participant = %sid, ?change, "presence");
-        }
-    });
+    let store = Store::open(&config.data_dir)?;
+    let tokens = config.appservice.enabled.then(|| config::appservice_tokens(&config)).transpose();
+    let tokens = tokens.map_err(|problem| problem.to_string())?;
+
+    let (presence, presences) = mpsc::unbounded_channel();
     let (node, workers_ended) = Node::start(net::Options {
         udp: config.media.udp,
         tcp: config.media.tcp,
@@ -56,7 +57,9 @@ pub async fn run(config: Config) -> Result<(), String> {
         presence,
     })
     .map_err(|e| e.to_string())?;
-    let app = App::new(config.clone(), keys, node.clone(), metrics)?;
+    let rooms = MatrixRooms::new(config.clone(), tokens.as_ref(), &store, node.clone(), metrics.clone())?;
+    tokio::spawn(watch_presence(presences, rooms.clone()));
+    let app = App::new(config.clone(), keys, node.clone(), rooms.clone(), metrics)?;
     let listener = listen("http.listen", config.http.listen).await?;
     let tls_listener = match &config.tls {
         Some(tls) => Some(listen("tls.listen", tls.listen).await?),
@@ -69,6 +72,10 @@ pub async fn run(config: Config) -> Result<(), String> {
     }
 
     let shutdown = CancellationToken::new();
+    let watching = {
+        let (rooms, shutdown) = (rooms, shutdown.clone());
+        tokio::spawn(async move { rooms.run(shutdown).await })
+    };
     let mut serving = JoinSet::new();
     serving.spawn(http::serve(listener, app.clone(), shutdown.clone()));
     if let (Some(listener), Some(tls)) = (tls_listener, tls) {
@@ -87,7 +94,15 @@ pub async fn run(config: Config) -> Result<(), String> {
         _ = serving.join_all() => {}
         () = signals.next() => {}
     }
+    watching.abort();
     if workers_failed { Err("the media workers ended by themselves; the log says why".into()) } else { Ok(()) }
+}
+
+/// Tells all who need to know who comes and goes, each in the order in which it happened.
+async fn watch_presence(mut presences: mpsc::UnboundedReceiver<Presence>, rooms: MatrixRooms) {
+    while let Some(presence) = presences.recv().await {
+        rooms.note(&presence);
+    }
 }
 
 async fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, String> {

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::address_guard::AddressGuard;
+use super::calls::server_of;
 use super::delayed_leave::{Answer as Outcome, Request};
-use super::delegations::server_of;
 use super::guarded_client::{Answer, FetchError, GuardedClient};
 use super::homeserver::{Homeserver, HomeserverError, Reply, segment};
 use super::server_discovery::ServerDiscovery;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::calls::server_of;
 use super::delayed_leave::{Answer, DelayedLeave, End, Request, Step};
 use crate::net::{Presence, PresenceChange};
 use crate::sfu::Sid;
@@ -57,11 +58,6 @@ impl Delegation {
     pub fn key(&self) -> String {
         key(&self.room, &self.identity)
     }
-}
-
-/// The server part of a user ID.
-pub fn server_of(user: &str) -> &str {
-    user.split_once(':').map_or("", |(_, server)| server)
 }
 
 fn key(room: &str, identity: &str) -> String {

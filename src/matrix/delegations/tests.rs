@@ -137,7 +137,7 @@ impl World {
         // By event, a seat's server may differ; only events of the same server are the same.
         if let Some(older) = self.holder.get(&event)
             && let Some((other, _)) = self.jobs.get(older)
-            && super::server_of(&super::tests::delegation(*other, event, delay).user) != delegation.server()
+            && server_of(&self::delegation(*other, event, delay).user) != delegation.server()
         {
             return;
         }
