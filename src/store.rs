@@ -150,14 +150,15 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
         Ok(values)
     }
 
-    /// On disk when it returns.
-    pub async fn put(&self, key: &str, value: &T) -> Result<(), StoreError> {
-        self.change_and_wait(key, Some(encode(value)?)).await
+    /// On disk when its future is ready. Changes happen in the order of the calls, whenever the futures are awaited.
+    pub fn put(&self, key: &str, value: &T) -> impl Future<Output = Result<(), StoreError>> + Send + use<T> {
+        let outcome = encode(value).map(|value| self.change_and_tell(key, Some(value)));
+        async move { told(outcome?).await }
     }
 
-    /// Gone from the disk when it returns; a key that is not there is fine.
-    pub async fn remove(&self, key: &str) -> Result<(), StoreError> {
-        self.change_and_wait(key, None).await
+    /// Gone from the disk when its future is ready; a key that is not there is fine.
+    pub fn remove(&self, key: &str) -> impl Future<Output = Result<(), StoreError>> + Send + use<T> {
+        told(self.change_and_tell(key, None))
     }
 
     /// As [`Table::put`], without waiting: a crash right after may lose it, and a failure is only logged.
@@ -173,10 +174,10 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
         self.change(key, None, None);
     }
 
-    async fn change_and_wait(&self, key: &str, value: Option<Vec<u8>>) -> Result<(), StoreError> {
+    fn change_and_tell(&self, key: &str, value: Option<Vec<u8>>) -> oneshot::Receiver<Result<(), StoreError>> {
         let (done, outcome) = oneshot::channel();
         self.change(key, value, Some(done));
-        outcome.await.unwrap_or_else(|_| Err(StoreError("its thread ended".to_owned())))
+        outcome
     }
 
     fn change(&self, key: &str, value: Option<Vec<u8>>, done: Option<oneshot::Sender<Result<(), StoreError>>>) {
@@ -186,6 +187,10 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
         pending.waiting.extend(done);
         shared.arrived.notify_one();
     }
+}
+
+async fn told(outcome: oneshot::Receiver<Result<(), StoreError>>) -> Result<(), StoreError> {
+    outcome.await.unwrap_or_else(|_| Err(StoreError("its thread ended".to_owned())))
 }
 
 impl Drop for Inner {

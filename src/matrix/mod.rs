@@ -7,6 +7,10 @@
 pub mod address_guard;
 pub mod admission;
 pub mod calls;
+pub mod delayed_events;
+pub mod delayed_leave;
+pub mod delayed_leaves;
+pub mod delegations;
 pub mod guarded_client;
 pub mod homeserver;
 pub mod identity;

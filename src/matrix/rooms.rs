@@ -7,6 +7,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::unix_seconds;
+use super::delayed_events::DelayedEvents;
+use super::delayed_leaves::DelayedLeaves;
 use super::{Admission, Calls, Homeserver, Membership, Reaper, Revocations, RoomRules, RoomWatch};
 use crate::config::{AppServiceTokens, Config};
 use crate::metrics::Metrics;
@@ -21,10 +23,12 @@ pub struct MatrixRooms {
     pub watch: Arc<RoomWatch>,
     /// `None`: off.
     pub reaper: Option<Arc<Reaper>>,
+    pub delayed_leaves: DelayedLeaves,
 }
 
 impl MatrixRooms {
-    /// `tokens`: those of the application service when it is enabled. The error is a sentence for the operator.
+    /// `tokens`: those of the application service when it is enabled. Within a tokio runtime, as delayed leaves of before
+    /// are taken up at once. The error is a sentence for the operator.
     pub fn new(
         config: Arc<Config>,
         tokens: Option<&AppServiceTokens>,
@@ -47,6 +51,8 @@ impl MatrixRooms {
         ));
         let reaper = Reaper::load(&config, homeserver.clone(), calls.clone(), metrics.clone(), store, unix_seconds());
         let reaper = reaper.map_err(|e| e.to_string())?.map(Arc::new);
+        let events = Arc::new(DelayedEvents::new(config.clone(), homeserver.clone())?);
+        let delayed_leaves = DelayedLeaves::start(events, store, metrics.clone())?;
         let watch = Arc::new(RoomWatch::new(
             config,
             homeserver.clone(),
@@ -58,12 +64,13 @@ impl MatrixRooms {
             node,
             metrics,
         ));
-        Ok(MatrixRooms { homeserver, calls, admission, watch, reaper })
+        Ok(MatrixRooms { homeserver, calls, admission, watch, reaper, delayed_leaves })
     }
 
     /// Somebody came or went. To be called in order.
     pub fn note(&self, presence: &Presence) {
         self.calls.note(presence, unix_seconds());
+        self.delayed_leaves.presence(presence);
     }
 
     /// Looks after the rooms until `shutdown`.
