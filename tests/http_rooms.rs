@@ -92,6 +92,48 @@ async fn a_kick_ends_the_session_and_voids_the_token() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_slips_through_who_is_thrown_out_while_connecting() {
+    let server = server("[limits]\njoins_per_minute = 10000\ntokens_per_minute_per_user = 10000\n").await;
+    let _bob = in_call(&server, BOB).await;
+    for round in 0..60 {
+        let token = token(&server, ALICE).await;
+        let path = format!("/rtc?access_token={token}");
+        let kick = async {
+            tokio::time::sleep(Duration::from_micros(round * 100)).await;
+            member_event(&server, ALICE, BOB, "ban").await;
+        };
+        let (socket, ()) = tokio::join!(server.connect(&path), kick);
+        // Either there is no socket, or it ends.
+        if let Ok(socket) = socket {
+            let mut caller = Caller { socket };
+            while caller.message().await.is_some() {}
+        }
+        let there = server.node.participants(&room_alias(ROOM, CALL_SLOT)).await.unwrap().unwrap();
+        assert_eq!(there.len(), 1, "in round {round} somebody is still there");
+        assert!(server.connect(&path).await.is_err());
+        member_event(&server, ALICE, BOB, "join").await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_thrown_out_while_the_homeserver_is_slow_to_say_does_not_get_in_after() {
+    let server = server("").await;
+    let _bob = in_call(&server, BOB).await;
+    let token = token(&server, ALICE).await;
+    server.app.rooms.watch.handle(&event("m.room.member", ALICE, ALICE, json!({"membership": "knock"}))).await;
+    server.homeserver.rooms.set_health(Health::Hangs);
+    let kick = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        member_event(&server, ALICE, BOB, "ban").await;
+    };
+    let path = format!("/rtc?access_token={token}");
+    let (refused, ()) = tokio::join!(server.connect(&path), kick);
+    assert_eq!(refused.err().expect("refused").0, 401);
+    let there = server.node.participants(&room_alias(ROOM, CALL_SLOT)).await.unwrap().unwrap();
+    assert_eq!(there.len(), 1);
+}
+
 #[tokio::test]
 async fn a_fresh_token_from_the_call_is_void_with_the_first() {
     let server = server("").await;

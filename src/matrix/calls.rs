@@ -326,3 +326,6 @@ fn decrement(counts: &mut HashMap<String, usize>, key: &str) {
 pub fn server_of(user: &str) -> &str {
     user.split_once(':').map_or("", |(_, server)| server)
 }
+
+#[cfg(test)]
+mod tests;
