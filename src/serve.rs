@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, Config};
 use crate::http::{self, App};
 use crate::livekit::Keys;
-use crate::matrix::MatrixRooms;
+use crate::matrix::{MatrixRooms, setup};
 use crate::metrics::Metrics;
 use crate::net::{self, Node, Presence, TurnOptions};
 use crate::sfu;
@@ -70,6 +70,8 @@ pub async fn run(config: Config) -> Result<(), String> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
+    // Now that the listeners are there: the homeserver is made to reach for them.
+    tokio::spawn(setup::look(rooms.homeserver.clone(), config.clone()));
 
     let shutdown = CancellationToken::new();
     let watching = {

@@ -13,7 +13,7 @@ use reqwest::{Method, StatusCode, redirect};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::guarded_client;
@@ -64,6 +64,7 @@ pub struct Homeserver {
     lists: Semaphore,
 }
 
+/// Why there is no answer. In the sentences "it" is the homeserver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HomeserverError {
     #[error("it does not offer this, or nobody here may ask it")]
@@ -191,7 +192,7 @@ impl Homeserver {
             joined: HashMap<String, IgnoredAny>,
         }
         let path = path(&["v3/rooms"], &[room, "joined_members"])?;
-        let _permit = self.lists.acquire().await.map_err(|_| HomeserverError::Unreachable)?;
+        let _permit = self.list_permit().await?;
         let reply = self.as_user_or_ourselves(as_user, &Question::list(&path)).await?;
         Ok(reply.success::<JoinedMembers>()?.joined.into_keys().collect())
     }
@@ -222,7 +223,7 @@ impl Homeserver {
         as_user: Option<&str>,
     ) -> Result<Vec<Value>, HomeserverError> {
         let path = path(&["v3/rooms"], &[room, "state"])?;
-        let _permit = self.lists.acquire().await.map_err(|_| HomeserverError::Unreachable)?;
+        let _permit = self.list_permit().await?;
         let reply = self.as_user_or_ourselves(as_user, &Question::list(&path)).await?;
         let mut events: Vec<Value> = reply.success()?;
         events.retain(|event| event["type"].as_str().is_some_and(&wanted));
@@ -334,6 +335,12 @@ impl Homeserver {
     ) -> Result<Reply, HomeserverError> {
         let actor = as_user.map_or(As::Service, As::User);
         self.send(actor, &Question::small(method, path, body)).await
+    }
+
+    /// Whoever waits for long here waits for a homeserver that does not answer others.
+    async fn list_permit(&self) -> Result<SemaphorePermit<'_>, HomeserverError> {
+        let permit = tokio::time::timeout(LONG_TIMEOUT, self.lists.acquire()).await;
+        permit.ok().and_then(Result::ok).ok_or(HomeserverError::Unreachable)
     }
 
     async fn as_user_or_ourselves(

@@ -23,7 +23,7 @@ pub async fn look(homeserver: Arc<Homeserver>, config: Arc<Config>) {
                 }
                 return;
             }
-            Err(error) if !is_told => tracing::warn!("homeserver: {error}; trying on"),
+            Err(error) if !is_told => tracing::warn!("homeserver: {} was asked: {error}; trying on", config.homeserver),
             Err(_) => {}
         }
         is_told = true;
