@@ -12,14 +12,23 @@ use url::Url;
 
 use crate::sfu::WorkerId;
 
+mod access;
 mod api_keys;
+mod appservice;
+mod appservice_tokens;
+mod limits;
+mod private_file;
 mod problem;
 mod secret;
 mod source;
 mod tls;
 mod turn;
 
+pub use access::Access;
 pub use api_keys::{api_keys, existing_api_keys};
+pub use appservice::AppService;
+pub use appservice_tokens::{AppServiceTokens, appservice_tokens, existing_appservice_tokens};
+pub use limits::Limits;
 pub use problem::{Problem, Problems};
 pub use secret::Secret;
 use source::Source;
@@ -50,19 +59,6 @@ const DATA_DIR: &str = "/var/lib/parlour";
 /// when one side gets no token. The outgoing requests this causes are guarded, see `matrix::address_guard`.
 const FEDERATION_ALLOW: &[&str] = &["*"];
 
-/// Above what a meeting with video needs and below what one core can forward at a time.
-const PARTICIPANTS_PER_ROOM: u32 = 200;
-
-/// What a machine with a few cores and 1 Gbit/s can carry when most of them listen.
-const PARTICIPANTS: u32 = 2_000;
-
-/// An office of a few hundred people behind one address may enter the same meeting at nine sharp, and every one of them
-/// may need a second try; a script that guesses tokens needs far more.
-const JOINS_PER_MINUTE: u32 = 600;
-
-/// Each join asks for one token, for two when the client tries both dialects.
-const TOKENS_PER_MINUTE: u32 = 600;
-
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The Matrix server name we serve, e.g. `example.org`.
@@ -80,6 +76,7 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// API key → secret, as configured; empty = [`api_keys`] generates one.
     pub keys: BTreeMap<String, Secret>,
+    pub appservice: AppService,
     pub access: Access,
     pub federation: Federation,
     pub limits: Limits,
@@ -110,14 +107,6 @@ pub struct Media {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Access {
-    /// Servers whose users may start calls and publish.
-    pub local_servers: Vec<String>,
-    /// Whether everybody else may publish too.
-    pub remote_can_publish: bool,
-}
-
-#[derive(Debug, Clone, PartialEq)]
 pub struct Federation {
     /// Servers whose users get tokens, besides the local ones.
     pub allow: Vec<ServerPattern>,
@@ -129,17 +118,6 @@ pub struct Federation {
     pub overrides: BTreeMap<String, Url>,
     /// Certificates (PEM) that are trusted besides the system's.
     pub extra_ca_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct Limits {
-    pub participants_per_room: u32,
-    /// Over all rooms.
-    pub participants: u32,
-    /// Per client address (IPv6: per /64).
-    pub joins_per_minute: u32,
-    /// Per client address (IPv6: per /64).
-    pub tokens_per_minute: u32,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -207,7 +185,6 @@ impl Config {
         let cidr = "a network such as 10.0.0.0/8";
         let pattern = "a server name, *.example.org or *";
         let address = "an address with a port, such as 127.0.0.1:8080 or [::]:8080";
-        let count = "a whole number of at least 1";
 
         let media = Media {
             udp: s.value("media.udp", parsed, address).unwrap_or(MEDIA_LISTEN),
@@ -225,10 +202,12 @@ impl Config {
             // All: in the meetings most rooms are, nobody shall be missed.
             forward_loudest: s.value("media.forward_loudest", parsed, "a whole number, 0 for all").unwrap_or(0),
         };
+        let listen = s.value("http.listen", parsed, address).unwrap_or(HTTP_LISTEN);
+        let appservice = AppService::read(&mut s, listen);
         let config = Config {
             data_dir: s.value("data_dir", parsed, "a folder").unwrap_or_else(|| DATA_DIR.into()),
             http: Http {
-                listen: s.value("http.listen", parsed, address).unwrap_or(HTTP_LISTEN),
+                listen,
                 web_root: s.value("http.web_root", existing_folder, "a folder that exists"),
                 trusted_proxies: s
                     .list("http.trusted_proxies", network, cidr)
@@ -239,12 +218,8 @@ impl Config {
             tls: Tls::read(&mut s, public_url.as_ref()),
             media,
             keys: s.secrets("keys"),
-            access: Access {
-                local_servers: s
-                    .list("access.local_servers", server_name, name)
-                    .unwrap_or_else(|| server.iter().cloned().collect()),
-                remote_can_publish: s.value("access.remote_can_publish", parsed, "true or false").unwrap_or(false),
-            },
+            access: Access::read(&mut s, server.as_deref(), appservice.enabled),
+            appservice,
             federation: Federation {
                 allow: s
                     .list("federation.allow", ServerPattern::parse, pattern)
@@ -258,14 +233,7 @@ impl Config {
                 ),
                 extra_ca_file: s.value("federation.extra_ca_file", existing_file, "a file that exists"),
             },
-            limits: Limits {
-                participants_per_room: s
-                    .value("limits.participants_per_room", positive, count)
-                    .unwrap_or(PARTICIPANTS_PER_ROOM),
-                participants: s.value("limits.participants", positive, count).unwrap_or(PARTICIPANTS),
-                joins_per_minute: s.value("limits.joins_per_minute", positive, count).unwrap_or(JOINS_PER_MINUTE),
-                tokens_per_minute: s.value("limits.tokens_per_minute", positive, count).unwrap_or(TOKENS_PER_MINUTE),
-            },
+            limits: Limits::read(&mut s),
             log: Log {
                 format: s.value("log.format", log_format, "text or json").unwrap_or(LogFormat::Text),
                 level: s
@@ -300,6 +268,7 @@ impl Config {
                 self.server_name
             ));
         }
+        warnings.extend(self.appservice.warnings());
         warnings.extend(self.turn.warnings());
         warnings
     }
@@ -315,9 +284,21 @@ impl Config {
         self.service_url().replacen("http", "ws", 1)
     }
 
-    /// Whether users of `server` may start calls and publish.
+    /// Whether `server` is among those that we work for.
     pub fn is_local(&self, server: &str) -> bool {
         self.access.local_servers.iter().any(|local| local == server)
+    }
+
+    /// Whether users of `server` may publish.
+    pub fn may_publish(&self, server: &str) -> bool {
+        self.is_local(server)
+            || self.access.remote_can_publish
+            || self.access.publish.iter().any(|pattern| pattern.matches(server))
+    }
+
+    /// Whether users of `server` may start calls.
+    pub fn may_create(&self, server: &str) -> bool {
+        self.is_local(server) || self.access.create.iter().any(|pattern| pattern.matches(server))
     }
 
     /// Whether users of `server` get tokens at all.
@@ -408,6 +389,21 @@ fn is_loopback(url: &Url) -> bool {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
+/// Whether the way there is on this machine or within a network of ours, as far as the URL tells: a name without a dot is one
+/// of a container or of the local network.
+fn is_near(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => {
+            networks(TRUSTED_PROXIES).iter().any(|net| net.contains(&IpAddr::V4(address)))
+        }
+        Some(url::Host::Ipv6(address)) => {
+            networks(TRUSTED_PROXIES).iter().any(|net| net.contains(&IpAddr::V6(address)))
+        }
+        Some(url::Host::Domain(name)) => !name.contains('.') || is_loopback(url),
         None => false,
     }
 }

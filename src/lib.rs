@@ -35,9 +35,11 @@
 //! - [`transport`]: one peer connection: SDP, ICE, DTLS, RTP, data channels. Pure.
 //! - [`rtp`]: RTP and RTCP packets, codec payload descriptors. Pure.
 //! - [`turn`]: STUN and TURN for clients behind strict NATs: allocations, permissions, channels, peer policy, quotas. Pure.
+//! - [`store`]: what outlives a restart, in one file.
 //! - [`metrics`]: what is counted.
 //! - [`subscriber`]: whom an address stands for. Pure.
 //! - [`serve`]: starts and ends all of it.
+//! - [`operator`]: asks a running server, from the command line.
 //!
 //! "Pure" means: no runtime, no sockets, no clock, no randomness; time and seeds come in as arguments, so that whole calls
 //! run in virtual time under test. `tests/house.rs` holds the modules to it.
@@ -48,9 +50,11 @@ pub mod livekit;
 pub mod matrix;
 pub mod metrics;
 pub mod net;
+pub mod operator;
 pub mod rtp;
 pub mod serve;
 pub mod sfu;
+pub mod store;
 pub mod subscriber;
 pub mod transport;
 pub mod turn;

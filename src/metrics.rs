@@ -36,6 +36,16 @@ pub struct Metrics {
     /// Verifications of OpenID tokens, by result.
     pub openid: IntCounterVec,
     pub openid_seconds: Histogram,
+    /// Delayed leaves of members that we are to send when they are gone.
+    pub delayed_leaves: IntGauge,
+    /// Those that are over, by how they ended.
+    pub delayed_leaves_ended: IntCounterVec,
+    /// Requests to homeservers about them, by what was asked and the result.
+    pub delayed_leave_requests: IntCounterVec,
+    /// Decisions on who may be in a call, when it asks for a token and when it connects: `let-in` or why not.
+    pub admission: IntCounterVec,
+    /// Participants who were removed and calls that were ended because the Matrix room wanted it, by reason.
+    pub removals: IntCounterVec,
     /// HTTP answers by class: `2xx`, `4xx`, …
     pub http_responses: IntCounterVec,
     pub http_connections: IntGauge,
@@ -111,6 +121,26 @@ impl Metrics {
                 "parlour_openid_seconds",
                 "Duration of verifications of OpenID tokens",
                 OPENID_BUCKETS,
+            ),
+            delayed_leaves: gauge(r, "parlour_delayed_leaves", "Delayed leaves delegated to us"),
+            delayed_leaves_ended: counters(
+                r,
+                "parlour_delayed_leaves_ended_total",
+                "Delegated delayed leaves that are over, by how they ended",
+                &["end"],
+            ),
+            delayed_leave_requests: counters(
+                r,
+                "parlour_delayed_leave_requests_total",
+                "Requests to homeservers about delayed leaves",
+                &["request", "result"],
+            ),
+            admission: counters(r, "parlour_admission_total", "Decisions on who may be in a call", &["verdict"]),
+            removals: counters(
+                r,
+                "parlour_removals_total",
+                "Participants removed and calls ended because the Matrix room wanted it",
+                &["reason"],
             ),
             http_responses: counters(r, "parlour_http_responses_total", "HTTP answers by class of status", &["class"]),
             tls_connections: counters(

@@ -1,26 +1,31 @@
 //! The server from start to end: puts the parts together, says what to do next, waits for a signal. Called by `main`.
 
-use std::fmt::Write;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config};
 use crate::http::{self, App};
 use crate::livekit::Keys;
-use crate::livekit::ice_servers::turn_urls;
+use crate::matrix::{MatrixRooms, setup};
 use crate::metrics::Metrics;
-use crate::net::{self, Node, TurnOptions};
+use crate::net::{self, Node, Presence, TurnOptions};
 use crate::sfu;
+use crate::store::Store;
 use crate::turn;
 use crate::turn::credentials::Credentials;
 use crate::turn::peer_policy::{PeerPolicy, PeerRules};
 use crate::turn::quotas::Quotas;
+
+mod announcement;
+
+pub use announcement::announcement;
 
 /// Runs until a signal; the error is a sentence for the operator.
 pub async fn run(config: Config) -> Result<(), String> {
@@ -31,6 +36,11 @@ pub async fn run(config: Config) -> Result<(), String> {
     let mut signals = Signals::listen().map_err(|e| format!("cannot wait for signals: {e}"))?;
     let tls = config.tls.as_ref().map(http::Tls::load).transpose()?;
 
+    let store = Store::open(&config.data_dir)?;
+    let tokens = config.appservice.enabled.then(|| config::appservice_tokens(&config)).transpose();
+    let tokens = tokens.map_err(|problem| problem.to_string())?;
+
+    let (presence, presences) = mpsc::unbounded_channel();
     let (node, workers_ended) = Node::start(net::Options {
         udp: config.media.udp,
         tcp: config.media.tcp,
@@ -44,9 +54,12 @@ pub async fn run(config: Config) -> Result<(), String> {
         turn: turn_options(&config, &keys)?,
         keys: keys.clone(),
         metrics: metrics.clone(),
+        presence,
     })
     .map_err(|e| e.to_string())?;
-    let app = App::new(config.clone(), keys, node.clone(), metrics)?;
+    let rooms = MatrixRooms::new(config.clone(), tokens.as_ref(), &store, node.clone(), metrics.clone())?;
+    tokio::spawn(watch_presence(presences, rooms.clone()));
+    let app = App::new(config.clone(), keys, node.clone(), rooms.clone(), metrics)?;
     let listener = listen("http.listen", config.http.listen).await?;
     let tls_listener = match &config.tls {
         Some(tls) => Some(listen("tls.listen", tls.listen).await?),
@@ -57,8 +70,14 @@ pub async fn run(config: Config) -> Result<(), String> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
+    // Now that the listeners are there: the homeserver is made to reach for them.
+    tokio::spawn(setup::look(rooms.homeserver.clone(), config.clone()));
 
     let shutdown = CancellationToken::new();
+    let watching = {
+        let (rooms, shutdown) = (rooms, shutdown.clone());
+        tokio::spawn(async move { rooms.run(shutdown).await })
+    };
     let mut serving = JoinSet::new();
     serving.spawn(http::serve(listener, app.clone(), shutdown.clone()));
     if let (Some(listener), Some(tls)) = (tls_listener, tls) {
@@ -77,7 +96,15 @@ pub async fn run(config: Config) -> Result<(), String> {
         _ = serving.join_all() => {}
         () = signals.next() => {}
     }
+    watching.abort();
     if workers_failed { Err("the media workers ended by themselves; the log says why".into()) } else { Ok(()) }
+}
+
+/// Tells all who need to know who comes and goes, each in the order in which it happened.
+async fn watch_presence(mut presences: mpsc::UnboundedReceiver<Presence>, rooms: MatrixRooms) {
+    while let Some(presence) = presences.recv().await {
+        rooms.note(&presence);
+    }
 }
 
 async fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, String> {
@@ -157,156 +184,15 @@ impl Signals {
     }
 }
 
-/// What an operator needs to know and to copy.
-pub fn announcement(config: &Config) -> String {
-    let media = &config.media;
-    let candidates = net::candidates(&media.public_addresses, media.udp, media.tcp);
-    let offered: Vec<String> = candidates.iter().map(|(protocol, address)| format!("{protocol} {address}")).collect();
-    let offered =
-        if offered.is_empty() { "nothing: set media.public_addresses".to_owned() } else { offered.join(", ") };
-    let tls = config.tls.as_ref().map(|tls| (tls.host.as_str(), tls.advertised_port));
-    let turn_urls = turn_urls(&candidates, tls);
-    let well_known = http::well_known_document(config);
-    let service_url = config.service_url();
-
-    let mut text = String::new();
-    let mut line = |line: String| writeln!(text, "{line}").expect("writing to memory");
-    line(format!("Parlour {} for {}", env!("CARGO_PKG_VERSION"), config.server_name));
-    line(format!("  HTTP    {}, for clients at {}", config.http.listen, config.public_url));
-    if let Some(tls) = &config.tls {
-        line(format!(
-            "  TLS     {}: HTTPS, WebSockets and TURN; clients are told {}:{}",
-            tls.listen, tls.host, tls.advertised_port
-        ));
-    }
-    line(format!("  media   UDP {}, TCP {}; clients are told {offered}", media.udp, media.tcp));
-    line(format!("  TURN    {}", turn_summary(config)));
-    line(String::new());
-    line(format!("https://{}/.well-known/matrix/client must contain, besides what is there:", config.server_name));
-    line(format!("  {well_known}"));
-    line(String::new());
-    line(
-        "Synapse's homeserver.yaml needs, and `openid` among the resources of the listener that Parlour asks:"
-            .to_owned(),
-    );
-    line(format!(
-        "  experimental_features:
-    msc4143_enabled: true            # tells clients where calls are
-    msc4222_enabled: true            # reliable room state in sync
-    msc4354_enabled: true            # memberships of newer clients
-  max_event_delay_duration: 24h      # ends the membership of clients that vanish
-  rc_delayed_event_mgmt: {{per_second: 1, burst_count: 20}}
-  rc_message: {{per_second: 0.5, burst_count: 30}}
-  matrix_rtc:
-    transports:
-      - type: livekit
-        livekit_service_url: {service_url}
-"
-    ));
-    turn_for_synapse(config, &turn_urls).into_iter().for_each(line);
-    text
-}
-
-fn turn_summary(config: &Config) -> String {
-    let turn = &config.turn;
-    if !turn.enabled {
-        return "off (turn.enabled)".to_owned();
-    }
-    let tls = match &config.tls {
-        Some(_) => "TLS".to_owned(),
-        None => "not over TLS: that needs tls.certificate_file and tls.private_key_file".to_owned(),
-    };
-    format!("on the media ports, {tls}; relay ports UDP {}-{}", turn.relay_ports.start(), turn.relay_ports.end())
-}
-
-/// What the homeserver needs to send its users to our TURN server.
-fn turn_for_synapse(config: &Config, urls: &[String]) -> Option<String> {
-    let turn = &config.turn;
-    if !turn.enabled {
-        return None;
-    }
-    if turn.shared_secret.is_none() {
-        return Some(
-            "One-to-one calls of older clients get no TURN server from here yet: set turn.shared_secret (`openssl rand -hex 32`)
-and start again; then this place shows what homeserver.yaml needs.
-"
-            .to_owned(),
-        );
-    }
-    if urls.is_empty() {
-        return Some(
-            "One-to-one calls get no TURN server from here yet: no address of it is known, set media.public_addresses.\n"
-                .to_owned(),
-        );
-    }
-    let uris: Vec<String> = urls.iter().map(|url| format!("\n    - \"{url}\"")).collect();
-    Some(format!(
-        "And for one-to-one calls of older clients, in place of what it says of another TURN server:
-  turn_uris:{}
-  turn_shared_secret: \"…\"          # the same as turn.shared_secret here
-  turn_user_lifetime: 24h
-  turn_allow_guests: false
-",
-        uris.concat()
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_announcement_can_be_copied() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("parlour.toml");
-        std::fs::write(&file, include_str!("../config/parlour.toml")).unwrap();
-        let text = announcement(&Config::load(&file, std::iter::empty()).unwrap());
-        let json = text.lines().find(|line| line.trim_start().starts_with('{')).unwrap();
-        let document: serde_json::Value = serde_json::from_str(json).unwrap();
-        assert_eq!(document["org.matrix.msc4143.rtc_foci"][0]["livekit_service_url"], "https://rtc.example.org");
-        for part in [
-            "HTTP    127.0.0.1:8080",
-            "UDP 0.0.0.0:3478, TCP 0.0.0.0:3478",
-            "        livekit_service_url: https://rtc.example.org\n",
-            "https://example.org/.well-known/matrix/client",
-        ] {
-            assert!(text.contains(part), "{part}: {text}");
-        }
-    }
 
     fn config(more: &str) -> Config {
         let file = tempfile::NamedTempFile::new().unwrap();
         let required = "server_name = \"example.org\"\nhomeserver = \"http://127.0.0.1:8008\"\npublic_url = \"https://rtc.example.org\"\n";
         std::fs::write(file.path(), format!("{required}{more}")).unwrap();
         Config::load(file.path(), std::iter::empty()).unwrap_or_else(|problems| panic!("{problems}"))
-    }
-
-    const PUBLIC: &str = "[media]\npublic_addresses = [\"198.51.100.7\"]\n";
-
-    #[test]
-    fn the_announcement_has_what_synapse_needs_for_turn() {
-        let secret = "shared_secret = \"0123456789abcdef0123456789abcdef\"";
-        let tls = "[tls]\ncertificate_file = \"Cargo.toml\"\nprivate_key_file = \"Cargo.lock\"\n";
-        let text = announcement(&config(&format!("{PUBLIC}{tls}[turn]\n{secret}")));
-        for part in [
-            "relay ports UDP 49152-65535",
-            "  turn_uris:\n    - \"turn:198.51.100.7:3478?transport=udp\"\n    - \"turn:198.51.100.7:3478?transport=tcp\"\n    - \"turns:rtc.example.org:443?transport=tcp\"\n",
-            "  turn_shared_secret: \"…\"",
-            "  turn_allow_guests: false\n",
-        ] {
-            assert!(text.contains(part), "{part}: {text}");
-        }
-        assert!(!text.contains("0123456789abcdef"), "the secret is not shown");
-        assert!(!announcement(&config(&format!("{PUBLIC}[turn]\n{secret}"))).contains("turns:"));
-    }
-
-    #[test]
-    fn the_announcement_says_what_is_missing_for_turn() {
-        let without_secret = announcement(&config(PUBLIC));
-        assert!(without_secret.contains("set turn.shared_secret") && !without_secret.contains("turn_uris"));
-        assert!(without_secret.contains("not over TLS: that needs tls.certificate_file"), "{without_secret}");
-        let off = announcement(&config("[turn]\nenabled = false\n"));
-        assert!(off.contains("TURN    off (turn.enabled)") && !off.contains("turn_uris"), "{off}");
     }
 
     #[test]

@@ -5,8 +5,26 @@ mod http_support;
 use http_support::{PUBLIC_URL, Server};
 use serde_json::{Value, json};
 
+/// Trap: a `url` without a homeserver that hands requests on keeps the newest Element Call from publishing.
 #[tokio::test]
-async fn discovery_documents_name_the_service_and_never_a_url() {
+async fn discovery_documents_name_a_url_only_when_the_homeserver_hands_requests_on() {
+    const TOKENS: &str =
+        "as_token = \"0123456789abcdef0123456789abcdef\"\nhs_token = \"fedcba9876543210fedcba9876543210\"";
+    for (proxied, url) in [(false, None), (true, Some("wss://rtc.example.org/calls"))] {
+        let server =
+            Server::with_config(&format!("[appservice]\nenabled = true\nproxied = {proxied}\n{TOKENS}\n")).await;
+        let well_known: Value = server.get("/.well-known/matrix/client").await.json().await.unwrap();
+        assert_eq!(well_known["org.matrix.msc4143.rtc_foci"][0]["url"].as_str(), url);
+        let path = "/_matrix/client/unstable/org.matrix.msc4143/rtc/transports";
+        let document: Value = server.get(path).await.json().await.unwrap();
+        assert_eq!(document["rtc_transports"][0]["url"].as_str(), url);
+        assert_eq!(document["rtc_transports"][0]["livekit_service_url"], PUBLIC_URL);
+        assert_eq!(document["rtc_transports"], document["transports"]);
+    }
+}
+
+#[tokio::test]
+async fn discovery_documents_name_the_service() {
     let server = Server::start().await;
     let transport = json!({"type": "livekit", "livekit_service_url": PUBLIC_URL});
     let well_known: Value = server.get("/.well-known/matrix/client").await.json().await.unwrap();

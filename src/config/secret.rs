@@ -34,6 +34,15 @@ impl Secret {
         Ok(Secret(text))
     }
 
+    /// What another program has made: how strong it is was decided there. It must fit into a header of HTTP.
+    pub fn token(text: String) -> Result<Secret, String> {
+        let text = Zeroizing::new(text);
+        if text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic()) {
+            return Err("is no access token: expected letters, digits and punctuation without spaces".to_owned());
+        }
+        Ok(Secret(text))
+    }
+
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -89,7 +89,7 @@ impl Source {
                 Some(bare) if section.contains_key(bare) => {
                     Err(format!("both {path} and {key}.{bare} are set; keep one of them"))
                 }
-                Some(bare) => read_secret(value).map(|secret| (bare.to_owned(), secret)),
+                Some(bare) => read_secret(value, Secret::new).map(|secret| (bare.to_owned(), secret)),
                 None => scalar(value)
                     .ok_or_else(|| "expected a text".to_owned())
                     .and_then(Secret::new)
@@ -105,6 +105,15 @@ impl Source {
 
     /// One secret: `key`, or the file that holds it in `key_file`. `advice` follows what is wrong with it.
     pub fn secret(&mut self, key: &str, advice: &str) -> Option<Secret> {
+        self.secret_of(key, advice, Secret::new)
+    }
+
+    /// A secret that another program has made, in the same two ways.
+    pub fn token(&mut self, key: &str, advice: &str) -> Option<Secret> {
+        self.secret_of(key, advice, Secret::token)
+    }
+
+    fn secret_of(&mut self, key: &str, advice: &str, new: fn(String) -> Result<Secret, String>) -> Option<Secret> {
         let twin = format!("{key}_file");
         self.known.extend([key.to_owned(), twin.clone()]);
         let (set, value, found) = match (self.find(key), self.find(&twin)) {
@@ -116,11 +125,11 @@ impl Source {
                 return None;
             }
             (Some(value), None) => {
-                let found = scalar(&value).ok_or_else(|| "expected a text".to_owned()).and_then(Secret::new);
+                let found = scalar(&value).ok_or_else(|| "expected a text".to_owned()).and_then(new);
                 (key, value, found)
             }
             (None, Some(value)) => {
-                let found = read_secret(&value);
+                let found = read_secret(&value, new);
                 (twin.as_str(), value, found)
             }
         };
@@ -231,13 +240,13 @@ impl Source {
     }
 }
 
-fn read_secret(value: &Value) -> Result<Secret, String> {
+fn read_secret(value: &Value, new: fn(String) -> Result<Secret, String>) -> Result<Secret, String> {
     let path = scalar(value).ok_or("expected the path of a file that holds the secret")?;
     let text = fs::read_to_string(&path).map_err(|e| format!("cannot read {path}: {e}"))?;
     // Editors and `echo` end a file with a line break.
     match text.trim_end_matches(['\r', '\n']) {
         "" => Err(format!("{path} is empty; write the secret into it")),
-        secret => Secret::new(secret.to_owned()).map_err(|what| format!("{path}: {what}")),
+        secret => new(secret.to_owned()).map_err(|what| format!("{path}: {what}")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The two documents by which clients find us, to be proxied to or to be copied (MSC4143).
 //!
-//! Element Call asks the homeserver's `rtc/transports`; Element X and others read the well-known document. An entry never
-//! has a `url`: its presence tells new clients that the homeserver itself hands out tokens, and they then fail without.
+//! Element Call asks the homeserver's `rtc/transports`; Element X and others read the well-known document. An entry has a
+//! `url` only when the homeserver hands requests on to us: it tells new clients to ask there, and they ask nowhere else.
 
 use std::sync::Arc;
 
@@ -18,7 +18,11 @@ pub fn well_known_document(config: &Config) -> Value {
 }
 
 fn transport(config: &Config) -> Value {
-    json!({"type": "livekit", "livekit_service_url": config.service_url()})
+    let mut transport = json!({"type": "livekit", "livekit_service_url": config.service_url()});
+    if config.appservice.proxied {
+        transport["url"] = config.sfu_url().into();
+    }
+    transport
 }
 
 pub async fn well_known(State(app): State<Arc<App>>) -> Json<Value> {

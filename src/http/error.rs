@@ -8,6 +8,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::matrix::Denied;
+
 #[derive(Debug)]
 pub struct MatrixError {
     pub status: StatusCode,
@@ -39,6 +41,28 @@ impl MatrixError {
                 "Too many requests from your address; try again later.",
             )
         }
+    }
+}
+
+impl From<Denied> for MatrixError {
+    fn from(denied: Denied) -> MatrixError {
+        let (status, errcode) = match denied {
+            Denied::CannotCheck => (StatusCode::BAD_GATEWAY, "M_UNKNOWN"),
+            Denied::TooManySessions | Denied::TooManyOfServer => (StatusCode::FORBIDDEN, "M_USER_LIMIT_EXCEEDED"),
+            Denied::TooOften(_) | Denied::ServerTooOften(_) => (StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),
+            Denied::NotJoined
+            | Denied::CannotSeeRoom
+            | Denied::ServerNotAllowed
+            | Denied::ServerDeniedByRoom
+            | Denied::SlotClosed
+            | Denied::RoomReplaced
+            | Denied::Revoked => (StatusCode::FORBIDDEN, "M_FORBIDDEN"),
+        };
+        let retry_after = match denied {
+            Denied::TooOften(wait) | Denied::ServerTooOften(wait) => Some(wait),
+            _ => None,
+        };
+        MatrixError { retry_after, ..MatrixError::new(status, errcode, denied.to_string()) }
     }
 }
 

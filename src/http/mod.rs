@@ -12,17 +12,18 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, delete, get, post};
 use tokio_util::task::TaskTracker;
 use tower_http::services::ServeDir;
 
 use crate::config::Config;
 use crate::livekit::access_token::Keys;
-use crate::matrix::OpenId;
+use crate::matrix::{MatrixRooms, OpenId};
 use crate::metrics::Metrics;
 use crate::net::Node;
 use rate_limit::RateLimit;
 
+pub mod calls;
 mod certificates;
 mod client_address;
 mod cors;
@@ -30,6 +31,7 @@ mod discovery;
 mod error;
 mod health;
 mod join_request;
+mod moderate;
 mod prefix;
 mod proxy_protocol;
 mod rate_limit;
@@ -51,6 +53,7 @@ pub struct App {
     pub keys: Keys,
     pub node: Node,
     pub openid: OpenId,
+    pub rooms: MatrixRooms,
     pub metrics: Arc<Metrics>,
     joins: RateLimit,
     tokens: RateLimit,
@@ -62,7 +65,13 @@ pub struct App {
 
 impl App {
     /// The error is a sentence for the operator.
-    pub fn new(config: Arc<Config>, keys: Keys, node: Node, metrics: Arc<Metrics>) -> Result<Arc<App>, String> {
+    pub fn new(
+        config: Arc<Config>,
+        keys: Keys,
+        node: Node,
+        rooms: MatrixRooms,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<App>, String> {
         Ok(Arc::new(App {
             openid: OpenId::new(config.clone())?,
             joins: RateLimit::per_minute(config.limits.joins_per_minute),
@@ -72,6 +81,7 @@ impl App {
             config,
             keys,
             node,
+            rooms,
             metrics,
         }))
     }
@@ -94,6 +104,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/sfu/get", post(token::sfu_get).fallback(token::method_not_allowed))
         .route("/get_token", post(token::get_token).fallback(token::method_not_allowed))
+        .route("/moderate", post(moderate::moderate).fallback(token::method_not_allowed))
         .route("/turn", get(turn::turn).post(turn::turn).fallback(turn::method_not_allowed))
         .route("/delegate_delayed_leave", any(token::delegate_delayed_leave))
         .route("/.well-known/matrix/client", get(discovery::well_known))
@@ -107,8 +118,10 @@ fn router(app: Arc<App>) -> Router {
         Some(folder) => open.fallback_service(ServeDir::new(folder)),
         None => open.fallback(not_found),
     };
-    // Metrics stay outside of CORS: no web page has any business with them.
+    // What is the operator's stays outside of CORS: no web page has any business with it.
     open.layer(middleware::from_fn(cors::allow_every_origin))
+        .route("/api/calls", get(calls::list).fallback(calls::method_not_allowed))
+        .route("/api/calls/{*room}", delete(calls::end).fallback(calls::method_not_allowed))
         .route("/metrics", get(health::metrics))
         .layer(middleware::from_fn_with_state(app.clone(), request_id::trace))
         .with_state(app)

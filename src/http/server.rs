@@ -84,6 +84,7 @@ async fn listen(listener: TcpListener, tls: Option<Arc<Tls>>, app: Arc<App>, shu
             _ = housekeeping.tick() => {
                 app.joins.forget_idle();
                 app.tokens.forget_idle();
+                app.rooms.admission.forget_idle();
             }
             () = shutdown.cancelled() => break,
         }

@@ -22,7 +22,9 @@ use super::{App, not_found, unix_seconds};
 use crate::livekit::MESSAGE_MAX;
 use crate::livekit::access_token::TokenError;
 use crate::livekit::{Claims, JoinRequest};
+use crate::matrix::Denied;
 use crate::net::JoinRefused;
+use crate::sfu::LeaveReason;
 
 /// Bytes, for identity and room name; LiveKit's.
 const LONGEST_NAME: usize = 256;
@@ -64,6 +66,9 @@ enum Refusal {
     TooOften(u64),
     #[error(transparent)]
     JoinRequest(#[from] BadRequest),
+    /// The Matrix room does not want it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
 }
 
 impl Refusal {
@@ -78,6 +83,10 @@ impl Refusal {
             Refusal::RoomFull | Refusal::ServerFull | Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::WorkerGone => StatusCode::INTERNAL_SERVER_ERROR,
             Refusal::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
+            // Clients take it for a server that is full.
+            Refusal::Denied(Denied::TooManySessions | Denied::TooManyOfServer) => StatusCode::SERVICE_UNAVAILABLE,
+            // Clients do not come back with the same token.
+            Refusal::Denied(_) => StatusCode::UNAUTHORIZED,
         }
     }
 
@@ -95,6 +104,7 @@ impl Refusal {
             Refusal::WorkerGone => "worker-gone",
             Refusal::TooOften(_) => "rate-limited",
             Refusal::JoinRequest(_) => "bad-join-request",
+            Refusal::Denied(denied) => denied.as_str(),
         }
     }
 }
@@ -138,10 +148,17 @@ pub async fn connect<const ONLY_V1: bool>(
     };
     // One number from the first line of a join to its verdict; the room is a hash, nobody is named.
     let span = tracing::info_span!(parent: None, "join", id = %id.0, room = %request.room, client = %request.client, dialect = ?request.dialect);
+    let claims = request.claims.matrix.is_some().then(|| request.claims.clone());
     let stream = match app.node.join(request).instrument(span.clone()).await {
         Ok(stream) => stream,
         Err(refused) => return span.in_scope(|| refuse(&app, refused.into())),
     };
+    // Whoever was thrown out between the check and the join was not there yet to be removed.
+    if let Some(claims) = claims.filter(|claims| app.rooms.admission.is_revoked(claims)) {
+        let room = claims.video.as_ref().map_or("", |grant| &grant.room);
+        let _ = app.node.remove(room, claims.identity(), None, LeaveReason::Removed).await;
+        return span.in_scope(|| refuse(&app, Denied::Revoked.into()));
+    }
     span.in_scope(|| tracing::debug!("let in"));
     let metrics = app.metrics.clone();
     let connections = app.connections.clone();
@@ -200,7 +217,9 @@ async fn check(
         }
         _ => {}
     }
-    Ok(join_request(&query, claims, only_v1)?)
+    let request = join_request(&query, claims, only_v1)?;
+    app.rooms.admission.connect(&request.claims, request.reconnect.is_some()).await?;
+    Ok(request)
 }
 
 fn authorised(app: &App, query: &Query, headers: &HeaderMap) -> Result<Claims, Refusal> {

@@ -1,8 +1,9 @@
 //! The MatrixRTC token service: for an OpenID token of a Matrix user, an access token for the call of a Matrix room.
 //!
 //! `POST /sfu/get` is the older form, whose callers appear in the call as `user:device`; `POST /get_token` the newer one,
-//! with hashed identities (MSC4195). Both lead to the same SFU room. Users of `access.local_servers` may start calls and
-//! publish: their room is created here. Everybody else may join what exists.
+//! with hashed identities (MSC4195). Both lead to the same SFU room. Who may have one, and with which rights, is
+//! [`Admission`](crate::matrix::Admission)'s to decide. The room of those who may start calls is created here; everybody
+//! else may join what exists.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,16 +18,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::App;
 use super::client_address::ClientAddress;
 use super::error::MatrixError;
-use super::{App, unix_seconds};
-use crate::livekit::Claims;
-use crate::matrix::identity::{CALL_SLOT, device_identity, device_member_identity, room_alias};
+use crate::matrix::calls::server_of;
+use crate::matrix::identity::{CALL_SLOT, device_identity, device_member_identity};
 use crate::matrix::openid::OpenIdError;
+use crate::matrix::{Asker, Voucher};
 use crate::sfu::RoomOptions;
-
-/// How long an access token is good for joining. A client in the call gets fresh ones all the time.
-const TOKEN_VALIDITY_S: u64 = 3600;
 
 const LARGEST_BODY: usize = 1024 * 1024;
 
@@ -78,8 +77,6 @@ struct Delay {
 /// A caller whose OpenID token was verified.
 pub(super) struct Caller {
     pub(super) user_id: String,
-    /// Of one of `access.local_servers`.
-    is_local: bool,
 }
 
 pub async fn sfu_get(State(app): State<Arc<App>>, Extension(client): Extension<ClientAddress>, body: Body) -> Response {
@@ -95,7 +92,8 @@ pub async fn sfu_get(State(app): State<Arc<App>>, Extension(client): Extension<C
                 "`device_id` cannot be used: it is too long, or reads like the port of a server name.",
             )
         })?;
-        grant(&app, &caller, &identity, &room_alias(&room, CALL_SLOT)).await
+        let asker = Asker { user: &caller.user_id, identity: &identity, voucher: Voucher::OpenId };
+        token_and_url(&app, &asker, &room, CALL_SLOT).await
     };
     finish(&app, "sfu_get", outcome.await)
 }
@@ -120,7 +118,8 @@ pub async fn get_token(
             return Err(MatrixError::unauthorised());
         }
         let identity = device_member_identity(&caller.user_id, &device_id, &member_id);
-        grant(&app, &caller, &identity, &room_alias(&room_id, &slot_id)).await
+        let asker = Asker { user: &caller.user_id, identity: &identity, voucher: Voucher::OpenId };
+        token_and_url(&app, &asker, &room_id, &slot_id).await
     };
     finish(&app, "get_token", outcome.await)
 }
@@ -138,7 +137,7 @@ pub async fn method_not_allowed() -> MatrixError {
     MatrixError::new(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "Use POST with a JSON body.")
 }
 
-async fn read<T: DeserializeOwned>(app: &App, client: ClientAddress, body: Body) -> Result<T, MatrixError> {
+pub(super) async fn read<T: DeserializeOwned>(app: &App, client: ClientAddress, body: Body) -> Result<T, MatrixError> {
     admit(app, client)?;
     read_json(body).await
 }
@@ -191,7 +190,7 @@ pub(super) fn missing(field: &str) -> MatrixError {
     MatrixError::bad_json(format!("`{field}` is missing from the request body or empty."))
 }
 
-fn required(value: Option<String>, field: &str) -> Result<String, MatrixError> {
+pub(super) fn required(value: Option<String>, field: &str) -> Result<String, MatrixError> {
     let value = value.filter(|value| !value.is_empty()).ok_or_else(|| missing(field))?;
     if value.len() > LONGEST_ID {
         return Err(MatrixError::bad_json(format!("`{field}` is longer than {LONGEST_ID} bytes.")));
@@ -223,7 +222,7 @@ pub(super) async fn verified(app: &App, token: OpenIdToken) -> Result<Caller, Ma
     app.metrics.openid_seconds.observe(started.elapsed().as_secs_f64());
     app.metrics.openid.with_label_values(&[verdict.as_ref().err().map_or("verified", |e| e.as_str())]).inc();
     match verdict {
-        Ok(user_id) => Ok(Caller { user_id, is_local: app.config.is_local(&server) }),
+        Ok(user_id) => Ok(Caller { user_id }),
         Err(OpenIdError::Busy) => Err(MatrixError::limited(Duration::from_secs(1))),
         Err(OpenIdError::UnknownToken) => {
             tracing::debug!(%server, "the server does not know this OpenID token");
@@ -239,23 +238,32 @@ pub(super) async fn verified(app: &App, token: OpenIdToken) -> Result<Caller, Ma
 
 /// Users of other servers can only listen, unless the operator lets them do more.
 pub(super) fn can_publish(app: &App, caller: &Caller) -> bool {
-    caller.is_local || app.config.access.remote_can_publish
+    app.rooms.admission.may_publish(server_of(&caller.user_id))
 }
 
-async fn grant(app: &App, caller: &Caller, identity: &str, alias: &str) -> Result<Response, MatrixError> {
-    if caller.is_local {
+async fn token_and_url(app: &App, asker: &Asker<'_>, room_id: &str, slot_id: &str) -> Result<Response, MatrixError> {
+    let jwt = grant(app, asker, room_id, slot_id).await?;
+    Ok(Json(json!({"url": app.config.sfu_url(), "jwt": jwt})).into_response())
+}
+
+/// An access token for the call in a slot of a room.
+pub(super) async fn grant(app: &App, asker: &Asker<'_>, room_id: &str, slot_id: &str) -> Result<String, MatrixError> {
+    let ticket = app.rooms.admission.token(asker, room_id, slot_id).await.map_err(|denied| {
+        tracing::info!(reason = denied.as_str(), "no access token");
+        MatrixError::from(denied)
+    })?;
+    if ticket.may_create {
         let options = RoomOptions {
             max_participants: app.config.limits.participants_per_room,
             forward_loudest: app.config.media.forward_loudest,
             ..RoomOptions::default()
         };
-        app.node.create_room(alias.to_owned(), options).await.ok().flatten().ok_or_else(|| {
+        app.node.create_room(ticket.alias.clone(), options).await.ok().flatten().ok_or_else(|| {
             MatrixError::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Unable to create room on SFU")
         })?;
     }
-    let claims = Claims::for_room(identity, alias, can_publish(app, caller), unix_seconds(), TOKEN_VALIDITY_S);
-    tracing::debug!(room = alias, local = caller.is_local, "access token");
-    Ok(Json(json!({"url": app.config.sfu_url(), "jwt": app.keys.sign(&claims)})).into_response())
+    tracing::debug!(room = ticket.alias, may_create = ticket.may_create, "access token");
+    Ok(app.keys.sign(&ticket.claims))
 }
 
 pub(super) fn finish(app: &App, route: &str, outcome: Result<Response, MatrixError>) -> Response {

@@ -47,6 +47,9 @@ impl Session {
             EventKind::TrackSubscribed(sid) => {
                 self.send(turn, Message::TrackSubscribed(proto::TrackSubscribed { track_sid: sid.to_string() }));
             }
+            EventKind::Muted(sid) => {
+                self.send(turn, Message::Mute(proto::MuteTrackRequest { sid: sid.to_string(), muted: true }));
+            }
             EventKind::SubscriptionFailed(sid) => self.send(
                 turn,
                 Message::SubscriptionResponse(proto::SubscriptionResponse {

@@ -211,6 +211,11 @@ impl Signalling {
         self.sockets.get(&socket).copied()
     }
 
+    /// The public id of whose socket this is.
+    pub fn sid(&self, socket: SocketId) -> Option<&Sid> {
+        Some(&self.sessions.get(self.sockets.get(&socket)?)?.sid)
+    }
+
     pub fn dropped(&self) -> &DroppedCounts {
         &self.shared.dropped
     }

@@ -268,7 +268,7 @@ pub fn disconnect_reason(reason: LeaveReason) -> proto::DisconnectReason {
     match reason {
         LeaveReason::ClientInitiated => proto::DisconnectReason::ClientInitiated,
         LeaveReason::DuplicateIdentity => proto::DisconnectReason::DuplicateIdentity,
-        LeaveReason::ServerShutdown => proto::DisconnectReason::ServerShutdown,
+        LeaveReason::ServerShutdown | LeaveReason::ServerFault => proto::DisconnectReason::ServerShutdown,
         LeaveReason::Removed => proto::DisconnectReason::ParticipantRemoved,
         LeaveReason::RoomDeleted => proto::DisconnectReason::RoomDeleted,
         LeaveReason::StateMismatch => proto::DisconnectReason::StateMismatch,
@@ -283,9 +283,10 @@ pub fn disconnect_reason(reason: LeaveReason) -> proto::DisconnectReason {
 /// A shutdown asks for it too: the client retries for half a minute, so a restart costs a call seconds, not its end.
 pub fn leave(reason: LeaveReason) -> proto::LeaveRequest {
     let action = match reason {
-        LeaveReason::ServerShutdown | LeaveReason::StateMismatch | LeaveReason::ConnectionTimeout => {
-            proto::leave_request::Action::Reconnect
-        }
+        LeaveReason::ServerShutdown
+        | LeaveReason::ServerFault
+        | LeaveReason::StateMismatch
+        | LeaveReason::ConnectionTimeout => proto::leave_request::Action::Reconnect,
         LeaveReason::ClientInitiated
         | LeaveReason::DuplicateIdentity
         | LeaveReason::Removed

@@ -1,8 +1,8 @@
-//! GET requests to servers that strangers have named: TLS only, to checked addresses only, small and quick answers only.
+//! Requests to servers that strangers have named: TLS only, to checked addresses only, small and quick answers only.
 //!
 //! A name is resolved here, every address is put before the [`AddressGuard`], and the connection goes to those very
 //! addresses: a name server that answers differently the second time gains nothing. Redirects are left to the caller, who
-//! comes back here with the new name. Used by `server_discovery` and `openid`.
+//! comes back here with the new name. Used by `server_discovery`, and by `openid` and `delayed_events` through it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -12,9 +12,10 @@ use std::time::Duration;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::proto::rr::{Name, RData};
 use reqwest::header::{HOST, HeaderMap};
-use reqwest::{StatusCode, Url, redirect};
+use reqwest::{Method, StatusCode, Url, redirect};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use serde_json::Value;
 
 use super::address_guard::AddressGuard;
 use super::server_name::Host;
@@ -92,9 +93,20 @@ impl GuardedClient {
 
     /// GETs `path`, which starts with `/` and may have a query.
     pub async fn get(&self, endpoint: &Endpoint, path: &str) -> Result<Answer, FetchError> {
+        self.request(Method::GET, endpoint, path, None).await
+    }
+
+    /// As [`GuardedClient::get`], with any method and a JSON body.
+    pub async fn request(
+        &self,
+        method: Method,
+        endpoint: &Endpoint,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, FetchError> {
         let exchange = async {
             let addresses = self.addresses(endpoint).await?;
-            self.exchange(endpoint, &addresses, path).await
+            self.exchange(method, endpoint, &addresses, path, body).await
         };
         tokio::time::timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| FetchError::Timeout)?
     }
@@ -139,7 +151,14 @@ impl GuardedClient {
         Ok(lookup.iter().collect())
     }
 
-    async fn exchange(&self, endpoint: &Endpoint, addresses: &[SocketAddr], path: &str) -> Result<Answer, FetchError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        endpoint: &Endpoint,
+        addresses: &[SocketAddr],
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, FetchError> {
         let url = endpoint.url(path).ok_or(FetchError::NotFound)?;
         let mut client = reqwest::Client::builder()
             .tls_backend_preconfigured(self.tls.clone())
@@ -152,7 +171,10 @@ impl GuardedClient {
             client = client.resolve_to_addrs(name, addresses);
         }
         let client = client.build().map_err(|_| FetchError::Unreachable)?;
-        let request = client.get(url).header(HOST, &endpoint.host_header);
+        let mut request = client.request(method, url).header(HOST, &endpoint.host_header);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
         Answer::read(request.send().await?).await
     }
 }

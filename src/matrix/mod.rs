@@ -5,15 +5,44 @@
 //! talks to it without ever connecting to an address that [`AddressGuard`] forbids.
 
 pub mod address_guard;
+pub mod admission;
+pub mod calls;
+pub mod delayed_events;
+pub mod delayed_leave;
+pub mod delayed_leaves;
+pub mod delegations;
 pub mod guarded_client;
+pub mod homeserver;
 pub mod identity;
+pub mod membership;
 pub mod openid;
+pub mod power_levels;
+pub mod reaper;
+pub mod registration;
+pub mod revocations;
+pub mod room_events;
+pub mod room_rules;
+pub mod room_watch;
+pub mod rooms;
+pub mod server_acl;
 pub mod server_discovery;
+pub mod setup;
 
 mod cache;
 mod server_name;
 
 pub use address_guard::AddressGuard;
+pub use admission::{Admission, Asker, Denied, Ticket, Voucher};
+pub use calls::Calls;
 pub use guarded_client::GuardedClient;
+pub use homeserver::{Homeserver, HomeserverError};
+pub use membership::{Membership, Unknown};
 pub use openid::{OpenId, OpenIdError};
+pub use power_levels::PowerLevels;
+pub use reaper::Reaper;
+pub use revocations::Revocations;
+pub use room_events::RoomEvent;
+pub use room_rules::RoomRules;
+pub use room_watch::RoomWatch;
+pub use rooms::MatrixRooms;
 pub use server_discovery::ServerDiscovery;

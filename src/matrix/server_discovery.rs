@@ -1,7 +1,8 @@
-//! Where a Matrix server's federation API is (Server-Server API, "Resolving server names").
+//! Where a Matrix server's federation API is (Server-Server API, "Resolving server names"), and its client-server API
+//! ([`client_api`]).
 //!
 //! An address or a port in the name is final. Else `/.well-known/matrix/server` may delegate to another name, then SRV
-//! records may tell host and port, and port 8448 of the name is what remains. Asked by `openid`.
+//! records may tell host and port, and port 8448 of the name is what remains. Asked by `openid` and `delayed_events`.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -14,6 +15,9 @@ use url::Url;
 use super::cache::Cache;
 use super::guarded_client::{Answer, Endpoint, FetchError, GuardedClient};
 use super::server_name::{Host, ServerName};
+use client_api::ClientApi;
+
+mod client_api;
 
 const FEDERATION_PORT: u16 = 8448;
 const HTTPS_PORT: u16 = 443;
@@ -45,6 +49,8 @@ pub struct ServerDiscovery {
     federation_port: u16,
     /// Server name → the name it delegates to, if it does.
     delegations: Mutex<Cache<String, Option<ServerName>>>,
+    /// Server name → its client-server API, if it says where that is.
+    client_apis: Mutex<Cache<String, Option<ClientApi>>>,
 }
 
 #[derive(Deserialize)]
@@ -56,7 +62,8 @@ struct WellKnown {
 impl ServerDiscovery {
     pub fn new(client: GuardedClient) -> ServerDiscovery {
         let delegations = Mutex::new(Cache::new(MOST_CACHED));
-        ServerDiscovery { client, https_port: HTTPS_PORT, federation_port: FEDERATION_PORT, delegations }
+        let client_apis = Mutex::new(Cache::new(MOST_CACHED));
+        ServerDiscovery { client, https_port: HTTPS_PORT, federation_port: FEDERATION_PORT, delegations, client_apis }
     }
 
     /// GETs `path` of the federation API of `server`.
@@ -111,7 +118,7 @@ impl ServerDiscovery {
         if let Some(delegation) = cached {
             return delegation;
         }
-        let (delegation, lifetime) = match self.well_known(server).await {
+        let (delegation, lifetime) = match self.well_known(server, "/.well-known/matrix/server").await {
             Ok(answer) if answer.status == StatusCode::OK => match serde_json::from_slice::<WellKnown>(&answer.body) {
                 Ok(document) => match ServerName::parse(&document.server) {
                     Some(delegated) => (Some(delegated), lifetime(&answer)),
@@ -128,9 +135,9 @@ impl ServerDiscovery {
     }
 
     /// Follows redirects; every hop is HTTPS and its address is checked anew.
-    async fn well_known(&self, server: &ServerName) -> Result<Answer, FetchError> {
+    async fn well_known(&self, server: &ServerName, path: &str) -> Result<Answer, FetchError> {
         let mut endpoint = endpoint(server, self.https_port, None);
-        let mut path = "/.well-known/matrix/server".to_owned();
+        let mut path = path.to_owned();
         for _ in 0..=MOST_REDIRECTS {
             let answer = self.client.get(&endpoint, &path).await?;
             if !answer.status.is_redirection() {
@@ -153,7 +160,11 @@ fn follow(from: &Endpoint, path: &str, location: &str) -> Option<(Endpoint, Stri
         Host::Address(address) => format!("https://{}", std::net::SocketAddr::new(*address, from.port)),
         Host::Name(name) => format!("https://{name}:{}", from.port),
     };
-    let url = Url::parse(&format!("{base}{path}")).ok()?.join(location).ok()?;
+    https_endpoint(&Url::parse(&format!("{base}{path}")).ok()?.join(location).ok()?)
+}
+
+/// Where an HTTPS URL leads, and its path with the query.
+fn https_endpoint(url: &Url) -> Option<(Endpoint, String)> {
     if url.scheme() != "https" {
         return None;
     }

@@ -33,6 +33,15 @@ impl ServerName {
         let port = port.map(str::parse).transpose().ok()?;
         Some(ServerName { host, port, text: text.to_owned() })
     }
+
+    /// The host alone, as it came.
+    pub fn without_port(self) -> ServerName {
+        let text = match self.port {
+            Some(_) => self.text.rsplit_once(':').map_or(self.text.as_str(), |(host, _)| host).to_owned(),
+            None => self.text,
+        };
+        ServerName { host: self.host, port: None, text }
+    }
 }
 
 #[cfg(test)]
@@ -47,6 +56,12 @@ mod tests {
         assert_eq!(parse("a.b:8448"), Some((name("a.b"), Some(8448))));
         assert_eq!(parse("1.2.3.4"), Some((Host::Address("1.2.3.4".parse().unwrap()), None)));
         assert_eq!(parse("[::1]:443"), Some((Host::Address("::1".parse().unwrap()), Some(443))));
+        for (with_port, without) in
+            [("a.b:1", "a.b"), ("[::1]:443", "[::1]"), ("[::1]", "[::1]"), ("1.2.3.4:5", "1.2.3.4")]
+        {
+            let name = ServerName::parse(with_port).unwrap().without_port();
+            assert_eq!(Some(name), ServerName::parse(without));
+        }
         for wrong in ["", ":1", "a:b", "a:99999", "a/b", "a b", "[::1", "[x]", "a@b", "é.org", "[::1]x"] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }

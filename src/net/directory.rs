@@ -83,22 +83,24 @@ impl Directory {
         Pin { directory: self.clone(), room: room.to_owned(), worker }
     }
 
-    /// A worker is about to make a room that it was given. False: the node has as many as it may.
-    pub fn open_room(&self, room: &str) -> bool {
+    /// A worker is about to make a room that it was given. False: the node has as many as it may, or the room is no longer
+    /// this worker's, as whoever sent the command did not wait for it.
+    pub fn open_room(&self, worker: WorkerId, room: &str) -> bool {
         let mut inner = self.lock();
         let rooms: usize = inner.workers.iter().map(|load| load.rooms).sum();
         let Inner { places, workers } = &mut *inner;
-        let Some(place) = places.get_mut(room).filter(|_| rooms < self.limits.max_rooms) else { return false };
+        let place = places.get_mut(room).filter(|place| place.worker == worker && rooms < self.limits.max_rooms);
+        let Some(place) = place else { return false };
         if !std::mem::replace(&mut place.exists, true) {
             workers[place.worker.index()].rooms += 1;
         }
         true
     }
 
-    pub fn close_room(&self, room: &str) {
+    pub fn close_room(&self, worker: WorkerId, room: &str) {
         let mut inner = self.lock();
         let Inner { places, workers } = &mut *inner;
-        let Some(place) = places.get_mut(room) else { return };
+        let Some(place) = places.get_mut(room).filter(|place| place.worker == worker) else { return };
         if std::mem::take(&mut place.exists) {
             workers[place.worker.index()].rooms -= 1;
         }
@@ -174,7 +176,7 @@ mod tests {
     /// Makes a room as a worker does; gives the worker's number.
     fn open(directory: &Arc<Directory>, room: &str) -> Option<usize> {
         let pin = directory.place(room, Instant::now())?;
-        directory.open_room(room).then(|| pin.worker.index())
+        directory.open_room(pin.worker, room).then(|| pin.worker.index())
     }
 
     fn worker(index: usize) -> WorkerId {
@@ -188,7 +190,7 @@ mod tests {
         assert_eq!(open(&directory, "b"), Some(1), "it is there already");
         directory.set_participants(worker(1), 5);
         assert_eq!(["e", "f", "g"].map(|room| open(&directory, room)), [2, 0, 2].map(Some));
-        directory.close_room("a");
+        directory.close_room(worker(0), "a");
         assert_eq!(open(&directory, "h"), Some(0));
     }
 
@@ -197,7 +199,7 @@ mod tests {
         let directory = directory(2, 100, 100);
         open(&directory, "a");
         let pin = directory.find("a").unwrap();
-        directory.close_room("a");
+        directory.close_room(worker(0), "a");
         directory.set_participants(worker(0), 50);
         assert_eq!(directory.place("a", Instant::now()).unwrap().worker, worker(0));
         drop(pin);
@@ -206,11 +208,22 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_nobody_waits_for_makes_no_second_room() {
+        let directory = directory(2, 100, 100);
+        drop(directory.place("a", Instant::now()).unwrap());
+        directory.set_participants(worker(0), 50);
+        assert_eq!(open(&directory, "a"), Some(1));
+        assert!(!directory.open_room(worker(0), "a"), "its command comes late");
+        directory.close_room(worker(0), "a");
+        assert_eq!(directory.find("a").unwrap().worker, worker(1));
+    }
+
+    #[test]
     fn limits_are_those_of_all_workers_together() {
         let directory = directory(2, 2, 3);
         assert!(open(&directory, "a").is_some() && open(&directory, "b").is_some());
         assert_eq!(open(&directory, "c"), None);
-        directory.close_room("a");
+        directory.close_room(worker(0), "a");
         assert!(open(&directory, "c").is_some());
         let admitted: Vec<bool> = [0, 1, 0, 1, 0].map(|index| directory.admit(worker(index))).into();
         assert_eq!(admitted, [true, true, true, false, false]);

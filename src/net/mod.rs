@@ -8,11 +8,13 @@
 //!   [`owners`].
 //! - [`relay`]: its TURN server, with the sockets of relayed addresses ([`relay_sockets`]).
 //! - [`directory`]: which worker has which room.
+//! - [`presence`]: who is in which room, told to those who watch.
 
 mod addresses;
 mod directory;
 mod owners;
 mod post;
+mod presence;
 mod receive;
 mod relay;
 mod relay_sockets;
@@ -29,13 +31,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use futures_util::future::try_join_all;
 use livekit_protocol as proto;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::livekit::{IceServers, JoinRequest, Outgoing};
 use crate::metrics::Metrics;
-use crate::sfu::{self, WorkerId};
+use crate::sfu::{self, LeaveReason, ParticipantInfo, RoomInfo, Sid, TrackInfo, WorkerId};
 use crate::transport::Settings;
 use directory::{Directory, Pin};
 use rooms::{Command, Parts};
@@ -43,6 +46,7 @@ use wire::Wires;
 use worker::Worker;
 
 pub use addresses::{addresses_of_this_machine, candidates};
+pub use presence::{Presence, PresenceChange};
 pub use relay::TurnOptions;
 pub use tcp::TurnStream;
 pub use wire::Traffic;
@@ -68,6 +72,8 @@ pub struct Options {
     /// Signs refreshed tokens.
     pub keys: crate::livekit::Keys,
     pub metrics: Arc<Metrics>,
+    /// Told of everybody who comes and goes.
+    pub presence: mpsc::UnboundedSender<Presence>,
 }
 
 /// A cloneable handle to the media workers.
@@ -107,6 +113,16 @@ pub enum JoinRefused {
     Gone,
 }
 
+/// What became of a moderator's wish to mute a track.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Muted {
+    /// It is muted, and was maybe before.
+    Yes(Box<TrackInfo>),
+    NoSuchTrack,
+    /// Whether to be heard and seen is the participant's own decision. LiveKit's default, too.
+    MayNotUnmute,
+}
+
 /// The server stops, or the worker panicked over this.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 #[error("the media worker does not answer")]
@@ -138,6 +154,7 @@ impl Node {
             keys: options.keys,
             directory: directory.clone(),
             metrics: options.metrics,
+            presence: options.presence,
             workers: wires.len(),
         };
         let (ended, end) = oneshot::channel();
@@ -166,18 +183,57 @@ impl Node {
     }
 
     /// Makes a room, or gives the one that exists. `None` when the node holds as many as it may.
-    pub async fn create_room(
-        &self,
-        name: String,
-        options: sfu::RoomOptions,
-    ) -> Result<Option<sfu::RoomInfo>, NodeGone> {
+    pub async fn create_room(&self, name: String, options: sfu::RoomOptions) -> Result<Option<RoomInfo>, NodeGone> {
         let pin = self.directory.place(&name, Instant::now()).ok_or(NodeGone)?;
         self.desk(&pin).ask(|reply| Command::CreateRoom { name, options, reply }).await
     }
 
-    pub async fn room(&self, name: String) -> Result<Option<sfu::RoomInfo>, NodeGone> {
+    pub async fn room(&self, name: String) -> Result<Option<RoomInfo>, NodeGone> {
         let Some(pin) = self.directory.find(&name) else { return Ok(None) };
         self.desk(&pin).ask(|reply| Command::Room { name, reply }).await
+    }
+
+    /// Of all workers.
+    pub async fn rooms(&self) -> Result<Vec<RoomInfo>, NodeGone> {
+        let asked = self.desks.iter().map(|desk| desk.ask(|reply| Command::Rooms { reply }));
+        Ok(try_join_all(asked).await?.concat())
+    }
+
+    /// Everybody in the room leaves with [`LeaveReason::RoomDeleted`]. False when there is no such room.
+    pub async fn delete_room(&self, name: &str) -> Result<bool, NodeGone> {
+        let Some(pin) = self.directory.find(name) else { return Ok(false) };
+        self.desk(&pin).ask(|reply| Command::DeleteRoom { name: name.to_owned(), reply }).await
+    }
+
+    /// Everybody in a room, hidden ones included; `None`: there is no such room.
+    pub async fn participants(&self, room: &str) -> Result<Option<Vec<ParticipantInfo>>, NodeGone> {
+        let Some(pin) = self.directory.find(room) else { return Ok(None) };
+        self.desk(&pin).ask(|reply| Command::Participants { room: room.to_owned(), reply }).await
+    }
+
+    /// Ends a participant's session; with `sid`, only that session of the identity. True: it was there. With
+    /// [`LeaveReason::Removed`] its client hears that it shall not come back, which its token lets it do all the same.
+    pub async fn remove(
+        &self,
+        room: &str,
+        identity: &str,
+        sid: Option<&Sid>,
+        reason: LeaveReason,
+    ) -> Result<bool, NodeGone> {
+        let Some(pin) = self.directory.find(room) else { return Ok(false) };
+        let (room, identity, sid) = (room.to_owned(), identity.to_owned(), sid.cloned());
+        self.desk(&pin).ask(|reply| Command::Remove { room, identity, sid, reason, reply }).await
+    }
+
+    /// Mutes somebody else's track: no packet of it goes on until its owner unmutes it.
+    pub async fn mute(&self, room: &str, identity: &str, track: &Sid, muted: bool) -> Result<Muted, NodeGone> {
+        if !muted {
+            return Ok(Muted::MayNotUnmute);
+        }
+        let Some(pin) = self.directory.find(room) else { return Ok(Muted::NoSuchTrack) };
+        let (room, identity, track) = (room.to_owned(), identity.to_owned(), track.clone());
+        let info = self.desk(&pin).ask(|reply| Command::Mute { room, identity, track, reply }).await?;
+        Ok(info.map_or(Muted::NoSuchTrack, |info| Muted::Yes(Box::new(info))))
     }
 
     /// Joins, or resumes a session.

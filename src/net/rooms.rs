@@ -11,13 +11,14 @@ use tracing::{Span, info};
 
 use super::JoinRefused;
 use super::directory::Directory;
+use super::presence::{Attendance, Attendee, Presence};
 use super::tcp::TurnStream;
 use super::wire::Wire;
 use crate::livekit::{DroppedCounts, IceServers, JoinRequest, Keys, Outgoing, Signalling, SocketId};
 use crate::metrics::{Metrics, WorkerMeter};
 use crate::sfu::{
-    Counts, EventKind, FailureReason, JoinError, Limits, Now, ParticipantId, RoomInfo, RoomOptions, Sfu, Sid, Verdict,
-    WorkerId,
+    Counts, EventKind, FailureReason, JoinError, LeaveReason, Limits, Now, ParticipantId, ParticipantInfo, RoomInfo,
+    RoomOptions, Sfu, Sid, TrackInfo, Verdict, WorkerId,
 };
 use crate::transport::Settings;
 
@@ -30,6 +31,30 @@ pub(super) enum Command {
     Room {
         name: String,
         reply: oneshot::Sender<Option<RoomInfo>>,
+    },
+    Rooms {
+        reply: oneshot::Sender<Vec<RoomInfo>>,
+    },
+    DeleteRoom {
+        name: String,
+        reply: oneshot::Sender<bool>,
+    },
+    Participants {
+        room: String,
+        reply: oneshot::Sender<Option<Vec<ParticipantInfo>>>,
+    },
+    Remove {
+        room: String,
+        identity: String,
+        sid: Option<Sid>,
+        reason: LeaveReason,
+        reply: oneshot::Sender<bool>,
+    },
+    Mute {
+        room: String,
+        identity: String,
+        track: Sid,
+        reply: oneshot::Sender<Option<TrackInfo>>,
     },
     Join {
         request: Box<JoinRequest>,
@@ -69,6 +94,7 @@ pub(super) struct Parts {
     pub ice_servers: Option<IceServers>,
     pub directory: Arc<Directory>,
     pub metrics: Arc<Metrics>,
+    pub presence: mpsc::UnboundedSender<Presence>,
     /// How many workers there are.
     pub workers: usize,
 }
@@ -81,6 +107,7 @@ pub(super) struct Rooms {
     sockets: HashMap<SocketId, mpsc::Sender<Outgoing>>,
     /// Joins that have no verdict yet.
     joining: HashMap<ParticipantId, Joining>,
+    attendance: Attendance,
     /// The rooms as the directory knows them.
     names: HashSet<String>,
     stopping: bool,
@@ -111,6 +138,7 @@ impl Rooms {
             signalling: Signalling::new(parts.keys.clone(), parts.ice_servers.clone(), rand::random()),
             sockets: HashMap::new(),
             joining: HashMap::new(),
+            attendance: Attendance::new(parts.presence.clone()),
             names: HashSet::new(),
             stopping: false,
             told_participants: 0,
@@ -146,6 +174,21 @@ impl Rooms {
             Command::Room { name, reply } => {
                 let _ = reply.send(self.sfu.room(&name));
             }
+            Command::Rooms { reply } => {
+                let _ = reply.send(self.sfu.rooms());
+            }
+            Command::DeleteRoom { name, reply } => {
+                let _ = reply.send(self.sfu.delete_room(now, &name));
+            }
+            Command::Participants { room, reply } => {
+                let _ = reply.send(self.sfu.participants(&room));
+            }
+            Command::Remove { room, identity, sid, reason, reply } => {
+                let _ = reply.send(self.sfu.remove(now, &room, &identity, sid.as_ref(), reason));
+            }
+            Command::Mute { room, identity, track, reply } => {
+                let _ = reply.send(self.sfu.mute(now, &room, &identity, &track));
+            }
             Command::Join { request, responses, span, reply } => {
                 let _ = reply.send(self.join(now, *request, responses, span));
             }
@@ -175,7 +218,7 @@ impl Rooms {
     /// Whether the room exists or may be made.
     fn open(&mut self, name: &str) -> bool {
         self.sfu.has_room(name)
-            || self.directory.open_room(name) && {
+            || self.directory.open_room(self.worker, name) && {
                 self.names.insert(name.to_owned());
                 true
             }
@@ -197,6 +240,7 @@ impl Rooms {
                 return Err(JoinRefused::Busy);
             }
         }
+        let (room, identity, member) = (request.room.clone(), request.identity.clone(), request.claims.matrix.clone());
         let joined = self.signalling.join(&mut self.sfu, now, request).map_err(|error| match error {
             JoinError::RoomMissing => JoinRefused::RoomMissing,
             JoinError::RoomFull => JoinRefused::RoomFull,
@@ -206,10 +250,12 @@ impl Rooms {
         self.tell_participants();
         let socket = joined?;
         self.sockets.insert(socket, responses);
-        // A resumed session had its verdict.
+        // A resumed session had its verdict, and is there already. One that came with an offer of no use is gone already: its
+        // end is among the events.
         let participant = self.signalling.participant(socket).filter(|_| !resumes);
-        if let Some((id, info)) = participant.and_then(|id| Some((id, self.sfu.info(id)?))) {
-            self.joining.insert(id, Joining { span, sid: info.sid });
+        if let Some((id, sid)) = participant.zip(self.signalling.sid(socket)) {
+            self.attendance.joined(id, Attendee { room, identity, sid: sid.clone(), member });
+            self.joining.insert(id, Joining { span, sid: sid.clone() });
         }
         Ok(Signal { generation: self.generation, socket })
     }
@@ -224,15 +270,20 @@ impl Rooms {
     /// Carries events from the rooms to the sessions, and their messages to the sockets, until nothing is left.
     fn settle(&mut self, now: Now, wire: &mut Wire) {
         self.drive(now, wire);
-        while let Some(event) = self.sfu.poll_event() {
-            if let EventKind::Verdict(verdict) = &event.kind {
-                self.report(event.to, verdict);
+        loop {
+            if let Some(event) = self.sfu.poll_event() {
+                if let EventKind::Verdict(verdict) = &event.kind {
+                    self.report(event.to, verdict);
+                }
+                self.attendance.note(event.to, &event.kind);
+                self.signalling.handle_event(&mut self.sfu, now, event);
+                self.drive(now, wire);
+            } else if let Some((socket, outgoing)) = self.signalling.poll_outgoing() {
+                // A client that does not take it may leave over it, which is an event again.
+                self.deliver(now, socket, outgoing);
+            } else {
+                break;
             }
-            self.signalling.handle_event(&mut self.sfu, now, event);
-            self.drive(now, wire);
-        }
-        while let Some((socket, outgoing)) = self.signalling.poll_outgoing() {
-            self.deliver(now, socket, outgoing);
         }
         while let Some(change) = self.sfu.poll_address_change() {
             wire.post.note(change);
@@ -243,7 +294,7 @@ impl Rooms {
         }
         if self.sfu.room_count() != self.names.len() {
             let ended = self.names.extract_if(|name| !self.sfu.has_room(name));
-            ended.for_each(|name| self.directory.close_room(&name));
+            ended.for_each(|name| self.directory.close_room(self.worker, &name));
         }
     }
 
@@ -298,6 +349,7 @@ impl Rooms {
 
     /// The rooms are lost: joins under way have failed, and what is here counts no more. Gives what it was.
     pub fn lost(&mut self) -> Counts {
+        self.attendance.all_left(LeaveReason::ServerFault);
         for (_, Joining { span, sid }) in self.joining.drain() {
             let reason = FailureReason::RoomClosed.as_str();
             span.in_scope(|| info!(participant = %sid, reason, "failed to connect"));

@@ -37,6 +37,8 @@ pub enum EventKind {
     QualityWanted { track: Sid, codec: Option<Codec>, highest: Option<Quality> },
     /// The first subscriber is bound to this track of the receiver's.
     TrackSubscribed(Sid),
+    /// A moderator muted this track of the receiver's; no packet of it goes on. Precedes the snapshot that shows it muted.
+    Muted(Sid),
     /// A subscription that cannot be served: the receiver did not offer the track's codec.
     SubscriptionFailed(Sid),
     /// A message from the receiver's own data channel, for the front door to route.

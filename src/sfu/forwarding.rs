@@ -111,14 +111,12 @@ impl Room {
         }
     }
 
-    /// Something changed on which every subscription of the track depends.
+    /// A track was muted or unmuted, on which every subscription of it depends.
     pub fn retarget(&mut self, now: Now, key: TrackKey, turn: &mut Turn) {
         if let Some(track) = self.tracks.get_mut(&key) {
-            if track.info.muted {
-                // A muted camera may stay so for hours.
-                track.caches.iter_mut().for_each(PacketCache::clear);
-            }
             track.retarget();
+            // A muted camera may stay so for hours, and what it sent meanwhile is not for showing later.
+            track.caches.iter_mut().for_each(PacketCache::clear);
             self.refresh_pictures(now, key, turn);
         }
     }

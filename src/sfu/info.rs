@@ -219,6 +219,8 @@ pub enum LeaveReason {
     /// A newer session with the same identity took over.
     DuplicateIdentity,
     ServerShutdown,
+    /// The worker that had the room panicked; a fresh join will repair it.
+    ServerFault,
     /// Removed by the server API or by the room's membership.
     Removed,
     RoomDeleted,

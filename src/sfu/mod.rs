@@ -32,6 +32,7 @@ mod layer_rate;
 mod layer_selector;
 mod line_watch;
 mod loudest;
+mod moderation;
 mod pacer;
 mod packet_cache;
 mod participant;

@@ -297,9 +297,10 @@ impl Participant {
             LeaveReason::ClientInitiated | LeaveReason::SignalClosed => return FailureReason::ClientLeft,
             LeaveReason::DuplicateIdentity => return FailureReason::Replaced,
             LeaveReason::StateMismatch => return FailureReason::BadDescription,
-            LeaveReason::RoomDeleted | LeaveReason::ServerShutdown | LeaveReason::Removed => {
-                return FailureReason::RoomClosed;
-            }
+            LeaveReason::RoomDeleted
+            | LeaveReason::ServerShutdown
+            | LeaveReason::ServerFault
+            | LeaveReason::Removed => return FailureReason::RoomClosed,
             LeaveReason::JoinTimeout | LeaveReason::ConnectionTimeout => {}
         }
         let progress = match self.primary_side() {

@@ -145,28 +145,41 @@ impl Room {
         }
     }
 
+    /// Its owner mutes or unmutes a track. False: it has no such track.
     pub fn set_muted(&mut self, now: Now, id: ParticipantId, sid: &Sid, muted: bool, turn: &mut Turn) -> bool {
-        let Some(participant) = self.participants.get(&id) else { return false };
-        let owned = |key: &&TrackKey| self.tracks.get(key).is_some_and(|t| t.info.sid == *sid);
-        let Some(key) = participant.published.iter().find(owned).copied() else { return false };
-        let track = self.tracks.get_mut(&key).expect("found above");
-        let kind = track.info.announced.kind;
-        if track.info.muted != muted {
-            track.info.muted = muted;
-            track.info.announced.muted = muted;
-            if track.is_published() {
-                self.changed(id, turn);
-            }
-            self.retarget(now, key, turn);
-            self.schedule_allocations(now, key, turn);
-            if muted {
-                self.loudest.remove(key);
-            }
-            if muted && kind == MediaKind::Audio {
-                self.silence(id, turn);
-            }
+        let Some(key) = self.track_of(id, sid) else { return false };
+        if muted || !self.insist(id, key, turn) {
+            self.mute(now, id, key, muted, turn);
+            self.tracks.entry(key).and_modify(|track| track.unaware = false);
         }
         true
+    }
+
+    /// The participant's track, announced or published.
+    pub fn track_of(&self, id: ParticipantId, sid: &Sid) -> Option<TrackKey> {
+        let owned = |key: &&TrackKey| self.tracks.get(key).is_some_and(|t| t.info.sid == *sid);
+        self.participants.get(&id)?.published.iter().find(owned).copied()
+    }
+
+    pub fn mute(&mut self, now: Now, id: ParticipantId, key: TrackKey, muted: bool, turn: &mut Turn) {
+        let Some(track) = self.tracks.get_mut(&key) else { return };
+        let kind = track.info.announced.kind;
+        if track.info.muted == muted {
+            return;
+        }
+        track.info.muted = muted;
+        track.info.announced.muted = muted;
+        if track.is_published() {
+            self.changed(id, turn);
+        }
+        self.retarget(now, key, turn);
+        self.schedule_allocations(now, key, turn);
+        if muted {
+            self.loudest.remove(key);
+        }
+        if muted && kind == MediaKind::Audio {
+            self.silence(id, turn);
+        }
     }
 
     /// Takes a track away from everybody. The publisher's own lists are the caller's.

@@ -233,6 +233,7 @@ impl Room {
         if let Some(participant) = self.participants.get_mut(&id) {
             participant.signal_lost_at = None;
         }
+        self.repeat_mutes(id, turn);
         self.repeat_allocation(id, turn);
         self.restart_subscriber(now, id, turn);
     }

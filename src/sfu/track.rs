@@ -41,6 +41,8 @@ pub(super) struct Track {
     pub dynacast: Dynacast,
     /// Others are heard instead: see [`Loudest`](super::loudest::Loudest).
     pub silenced: bool,
+    /// A moderator muted it, and its publisher has not yet said that it knows: see [`moderation`](super::moderation).
+    pub unaware: bool,
     pub throttles: [KeyframeThrottle; MAX_LAYERS],
     /// Streams of which a receiver lost a picture that no keyframe has mended yet.
     pub broken: [bool; MAX_LAYERS],
@@ -78,6 +80,7 @@ impl Track {
             arrivals: Default::default(),
             dynacast: Dynacast::default(),
             silenced: false,
+            unaware: false,
             throttles: Default::default(),
             broken: [false; MAX_LAYERS],
             down_tracks: DownTracks::default(),

@@ -16,12 +16,20 @@ use axum::{Json, Router};
 use parlour::config::Config;
 use parlour::http::{self, App};
 use parlour::livekit::access_token::Keys;
+use parlour::matrix::MatrixRooms;
 use parlour::metrics::Metrics;
-use parlour::net::{self, Node};
+use parlour::net::{self, Node, Presence};
 use parlour::sfu::{Limits, RoomOptions};
+use parlour::store::Store;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
+
+pub mod callers;
+pub mod fake_rooms;
+
+use fake_rooms::{AS_TOKEN, FakeRooms, HS_TOKEN};
 
 pub const KEY: &str = "testkey";
 pub const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
@@ -36,6 +44,8 @@ pub struct Server {
     pub homeserver: Homeserver,
     pub shutdown: CancellationToken,
     pub client: reqwest::Client,
+    /// Who came and went, since the start.
+    pub presence: Mutex<mpsc::UnboundedReceiver<Presence>>,
 }
 
 impl Server {
@@ -45,7 +55,18 @@ impl Server {
 
     /// `more` is TOML that starts with a section.
     pub async fn with_config(more: &str) -> Server {
-        let homeserver = Homeserver::start().await;
+        Server::with_store(more, Homeserver::start().await, Store::in_memory()).await
+    }
+
+    /// An application service of its homeserver; `more` as above.
+    pub async fn with_rooms(more: &str) -> Server {
+        let appservice =
+            format!("[appservice]\nenabled = true\nas_token = \"{AS_TOKEN}\"\nhs_token = \"{HS_TOKEN}\"\n");
+        Server::with_config(&format!("{appservice}{more}")).await
+    }
+
+    /// The same after a restart, when homeserver and store are those of before.
+    pub async fn with_store(more: &str, homeserver: Homeserver, store: Store) -> Server {
         let text = format!(
             "server_name = \"example.org\"\nhomeserver = \"http://{}\"\npublic_url = \"{PUBLIC_URL}\"\nkeys = {{ {KEY} = \"{SECRET}\" }}\n{more}",
             homeserver.address
@@ -55,14 +76,30 @@ impl Server {
         let config = Config::load(file.path(), std::iter::empty()).unwrap_or_else(|problems| panic!("{problems}"));
         let keys = parlour::config::api_keys(&config).unwrap();
         let metrics = Arc::new(Metrics::new());
-        let node = node(&config, keys.clone(), metrics.clone());
-        let app = App::new(Arc::new(config), keys.clone(), node.clone(), metrics.clone()).unwrap();
+        let (presence, mut reports) = mpsc::unbounded_channel();
+        let node = node(&config, keys.clone(), metrics.clone(), presence);
+        let config = Arc::new(config);
+        let tokens = parlour::config::existing_appservice_tokens(&config).unwrap();
+        let tokens = tokens.filter(|_| config.appservice.enabled);
+        let rooms = MatrixRooms::new(config.clone(), tokens.as_ref(), &store, node.clone(), metrics.clone()).unwrap();
+        let (presence, presences) = mpsc::unbounded_channel();
+        tokio::spawn({
+            let rooms = rooms.clone();
+            async move {
+                while let Some(report) = reports.recv().await {
+                    rooms.note(&report);
+                    let _ = presence.send(report);
+                }
+            }
+        });
+        let app = App::new(config, keys.clone(), node.clone(), rooms, metrics.clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         tokio::spawn(http::serve(listener, app.clone(), shutdown.clone()));
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Server { address, node, keys, metrics, app, homeserver, shutdown, client }
+        let presence = Mutex::new(presences);
+        Server { address, node, keys, metrics, app, homeserver, shutdown, client, presence }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -151,11 +188,13 @@ pub fn payload(token: &str) -> Value {
     serde_json::from_slice(&json).unwrap()
 }
 
-/// A homeserver's `/openid/userinfo`. What it says is written in the token: `sub:@a:example.org` is held by that user.
+/// A homeserver. What its `/openid/userinfo` says is written in the token: `sub:@a:example.org` is held by that user.
 #[derive(Clone)]
 pub struct Homeserver {
     pub address: SocketAddr,
     pub requests: Arc<AtomicUsize>,
+    /// What it tells its application service.
+    pub rooms: FakeRooms,
 }
 
 impl Homeserver {
@@ -163,9 +202,10 @@ impl Homeserver {
         let requests = Arc::new(AtomicUsize::new(0));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Homeserver::router(requests.clone());
+        let rooms = FakeRooms::default();
+        let router = Homeserver::router(requests.clone()).merge(rooms.router());
         tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
-        Homeserver { address, requests }
+        Homeserver { address, requests, rooms }
     }
 
     pub fn router(requests: Arc<AtomicUsize>) -> Router {
@@ -195,7 +235,7 @@ async fn userinfo(State(requests): State<Arc<AtomicUsize>>, Query(query): Query<
 }
 
 /// The real media workers, on ports of their own.
-fn node(config: &Config, keys: Keys, metrics: Arc<Metrics>) -> Node {
+fn node(config: &Config, keys: Keys, metrics: Arc<Metrics>, presence: mpsc::UnboundedSender<Presence>) -> Node {
     let loopback = "127.0.0.1:0".parse().unwrap();
     let options = net::Options {
         udp: loopback,
@@ -206,6 +246,7 @@ fn node(config: &Config, keys: Keys, metrics: Arc<Metrics>) -> Node {
         turn: parlour::serve::turn_options(config, &keys).unwrap(),
         keys,
         metrics,
+        presence,
     };
     Node::start(options).unwrap().0
 }

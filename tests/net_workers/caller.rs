@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use livekit_protocol as proto;
-use parlour::livekit::{Claims, Dialect, JoinRequest, Outgoing};
+use parlour::livekit::{Claims, Dialect, JoinRequest, Outgoing, RoomMember};
 use parlour::net::{JoinRefused, Node, SignalStream};
 use parlour::sfu::{Permissions, WorkerId};
 use parlour::transport::framing::{self, Deframer};
@@ -66,6 +66,8 @@ pub struct Caller {
     pub closed: bool,
     pub left: bool,
     pub sid: String,
+    /// What it was told of others and of its end, in order.
+    pub signals: Vec<Response>,
 }
 
 pub fn request(identity: &str, room: &str) -> JoinRequest {
@@ -103,7 +105,17 @@ impl Caller {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let local = socket.local_addr().unwrap();
-        Caller::join(node, room, name, Socket::Udp(socket), local, false).await
+        Caller::join(node, request(name, room), Socket::Udp(socket), local, false).await
+    }
+
+    /// One whose token says whose it is in Matrix.
+    pub async fn of_member(node: &Node, room: &str, name: &str, member: RoomMember) -> Result<Caller, JoinRefused> {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let local = socket.local_addr().unwrap();
+        let mut base = request(name, room);
+        base.claims.matrix = Some(member);
+        Caller::join(node, base, Socket::Udp(socket), local, false).await
     }
 
     /// One who shows something as well.
@@ -111,22 +123,23 @@ impl Caller {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let local = socket.local_addr().unwrap();
-        Caller::join(node, room, name, Socket::Udp(socket), local, true).await
+        Caller::join(node, request(name, room), Socket::Udp(socket), local, true).await
     }
 
     pub async fn tcp(node: &Node, room: &str, name: &str) -> Result<Caller, JoinRefused> {
-        Caller::join(node, room, name, Socket::TcpToBe, SocketAddr::from(([127, 0, 0, 1], 9)), false).await
+        let local = SocketAddr::from(([127, 0, 0, 1], 9));
+        Caller::join(node, request(name, room), Socket::TcpToBe, local, false).await
     }
 
     async fn join(
         node: &Node,
-        room: &str,
-        name: &str,
+        base: JoinRequest,
         socket: Socket,
         local: SocketAddr,
         with_camera: bool,
     ) -> Result<Caller, JoinRefused> {
         let now = Instant::now();
+        let name = base.identity.clone();
         let mut rtc = RtcConfig::new().set_rtp_mode(true).build(now);
         if matches!(socket, Socket::Udp(_)) {
             rtc.add_local_candidate(Candidate::builder().udp().host(local).build().unwrap());
@@ -175,11 +188,11 @@ impl Caller {
         let request = JoinRequest {
             add_tracks: [track].into_iter().chain(video).collect(),
             publisher_offer: Some(description),
-            ..request(name, room)
+            ..base
         };
         let stream = node.join(request).await?;
         Ok(Caller {
-            name: name.into(),
+            name,
             rtc,
             socket,
             local,
@@ -201,6 +214,7 @@ impl Caller {
             closed: false,
             left: false,
             sid: String::new(),
+            signals: Vec::new(),
         })
     }
 
@@ -211,6 +225,10 @@ impl Caller {
 
     pub async fn leave(&self) {
         let _ = self.stream.requests.send(Box::new(Request::Leave(proto::LeaveRequest::default()))).await;
+    }
+
+    pub fn say(&mut self, request: Request) {
+        self.stream.requests.try_send(Box::new(request)).unwrap();
     }
 
     pub fn be_silent(&mut self) {
@@ -248,7 +266,11 @@ impl Caller {
             Response::Join(join) => self.sid = join.participant.unwrap().sid,
             Response::Answer(answer) => self.on_answer(&answer.sdp),
             Response::MediaSectionsRequirement(_) => self.offer(),
-            Response::Leave(_) => self.left = true,
+            Response::Leave(_) => {
+                self.left = true;
+                self.signals.push(message);
+            }
+            Response::Mute(_) | Response::Update(_) => self.signals.push(message),
             _ => {}
         }
     }

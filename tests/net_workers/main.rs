@@ -4,6 +4,8 @@
 mod http_support;
 
 mod caller;
+mod moderation;
+mod presence;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

@@ -568,6 +568,7 @@ impl Client {
             }
             EventKind::DataReceived { .. } => panic!("the front door's, not the client's"),
             EventKind::SubscriptionFailed(sid) => self.diary.failed.push(sid),
+            EventKind::Muted(sid) => self.diary.muted.push(sid),
         }
     }
 

@@ -25,6 +25,7 @@ mod loss;
 mod loudest;
 mod media;
 mod memory;
+mod moderation;
 mod network;
 mod oracle;
 mod peer;

@@ -55,6 +55,8 @@ pub struct Diary {
     pub qualities: Vec<(Instant, Sid, Option<Quality>)>,
     /// Subscriptions that could not be served.
     pub failed: Vec<Sid>,
+    /// Tracks of its own that a moderator muted, as often as it was told.
+    pub muted: Vec<Sid>,
     pub messages: Vec<(DataChannel, Vec<u8>)>,
     /// Packets that no camera or microphone of ours made.
     pub unreadable: u32,

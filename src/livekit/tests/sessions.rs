@@ -203,6 +203,7 @@ fn events_become_messages() {
     for kind in [
         EventKind::SpeakersChanged(speakers),
         EventKind::TrackSubscribed(track()),
+        EventKind::Muted(track()),
         EventKind::SubscriptionFailed(track()),
         EventKind::SectionsRequired { audio: 0, video: 0 },
         EventKind::Offer(crate::sfu::Description { id: 1, sdp: String::new(), mid_to_track: Vec::new() }),
@@ -215,6 +216,7 @@ fn events_become_messages() {
     let [
         Message::SpeakersChanged(speakers),
         Message::TrackSubscribed(subscribed),
+        Message::Mute(mute),
         Message::SubscriptionResponse(failed),
         Message::MediaSectionsRequirement(required),
     ] = &messages[..]
@@ -223,6 +225,7 @@ fn events_become_messages() {
     };
     assert_eq!(speakers.speakers[0], proto::SpeakerInfo { sid: "PA_1".to_owned(), level: 0.5, active: true });
     assert_eq!(subscribed.track_sid, "TR_1");
+    assert_eq!(*mute, proto::MuteTrackRequest { sid: "TR_1".to_owned(), muted: true });
     assert_eq!(failed.err(), proto::SubscriptionError::SeCodecUnsupported);
     assert_eq!((required.num_audios, required.num_videos), (0, 0));
     // The offer was for the other dialect.
@@ -245,6 +248,7 @@ fn every_reason_to_leave() {
         (LeaveReason::ClientInitiated, Reason::ClientInitiated, Action::Disconnect),
         (LeaveReason::DuplicateIdentity, Reason::DuplicateIdentity, Action::Disconnect),
         (LeaveReason::ServerShutdown, Reason::ServerShutdown, Action::Reconnect),
+        (LeaveReason::ServerFault, Reason::ServerShutdown, Action::Reconnect),
         (LeaveReason::Removed, Reason::ParticipantRemoved, Action::Disconnect),
         (LeaveReason::RoomDeleted, Reason::RoomDeleted, Action::Disconnect),
         (LeaveReason::StateMismatch, Reason::StateMismatch, Action::Reconnect),

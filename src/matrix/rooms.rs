@@ -1,0 +1,85 @@
+//! The Matrix rooms that calls belong to: the parts that decide who is in which call, put together.
+//!
+//! `serve` makes one and runs it; `http` asks its parts.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::admission::unix_seconds;
+use super::delayed_events::DelayedEvents;
+use super::delayed_leaves::DelayedLeaves;
+use super::{Admission, Calls, Homeserver, Membership, Reaper, Revocations, RoomRules, RoomWatch};
+use crate::config::{AppServiceTokens, Config};
+use crate::metrics::Metrics;
+use crate::net::{Node, Presence};
+use crate::store::Store;
+
+#[derive(Clone)]
+pub struct MatrixRooms {
+    pub homeserver: Arc<Homeserver>,
+    pub calls: Arc<Calls>,
+    pub admission: Arc<Admission>,
+    pub watch: Arc<RoomWatch>,
+    /// `None`: off.
+    pub reaper: Option<Arc<Reaper>>,
+    pub delayed_leaves: DelayedLeaves,
+}
+
+impl MatrixRooms {
+    /// `tokens`: those of the application service when it is enabled. Within a tokio runtime, as delayed leaves of before
+    /// are taken up at once. The error is a sentence for the operator.
+    pub fn new(
+        config: Arc<Config>,
+        tokens: Option<&AppServiceTokens>,
+        store: &Store,
+        node: Node,
+        metrics: Arc<Metrics>,
+    ) -> Result<MatrixRooms, String> {
+        let homeserver = Arc::new(Homeserver::new(&config, tokens)?);
+        let membership = Arc::new(Membership::new(homeserver.clone(), &config.server_name));
+        let rules = Arc::new(RoomRules::new(homeserver.clone()));
+        let calls = Arc::new(Calls::new(&config.server_name, unix_seconds()));
+        let revocations = Arc::new(Revocations::load(store, unix_seconds()).map_err(|e| e.to_string())?);
+        let admission = Arc::new(Admission::new(
+            config.clone(),
+            membership.clone(),
+            rules.clone(),
+            calls.clone(),
+            revocations.clone(),
+            metrics.clone(),
+        ));
+        let reaper = Reaper::load(&config, homeserver.clone(), calls.clone(), metrics.clone(), store, unix_seconds());
+        let reaper = reaper.map_err(|e| e.to_string())?.map(Arc::new);
+        let events = Arc::new(DelayedEvents::new(config.clone(), homeserver.clone())?);
+        let delayed_leaves = DelayedLeaves::start(events, store, metrics.clone())?;
+        let watch = Arc::new(RoomWatch::new(
+            config,
+            homeserver.clone(),
+            membership,
+            rules,
+            calls.clone(),
+            revocations,
+            reaper.clone(),
+            node,
+            metrics,
+        ));
+        Ok(MatrixRooms { homeserver, calls, admission, watch, reaper, delayed_leaves })
+    }
+
+    /// Somebody came or went. To be called in order.
+    pub fn note(&self, presence: &Presence) {
+        self.calls.note(presence, unix_seconds());
+        self.delayed_leaves.presence(presence);
+    }
+
+    /// Looks after the rooms until `shutdown`.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let reap = async {
+            if let Some(reaper) = &self.reaper {
+                reaper.run(shutdown.clone()).await;
+            }
+        };
+        tokio::join!(self.watch.run(shutdown.clone()), reap);
+    }
+}
