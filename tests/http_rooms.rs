@@ -282,6 +282,30 @@ async fn revocations_outlive_a_restart_also_of_the_homeserver() {
 }
 
 #[tokio::test]
+async fn into_a_call_that_a_restart_has_forgotten_people_come_back() {
+    let server = server("").await;
+    let (alices, carols) = (token(&server, ALICE).await, token(&server, CAROL).await);
+    assert!(server.app.node.delete_room(&room_alias(ROOM, CALL_SLOT)).await.unwrap());
+    let resume = |token: &str| format!("/rtc?access_token={token}&reconnect=1&sid=PA_before");
+
+    // Who could not have started the call tries on, and does not give up.
+    assert_eq!(server.connect(&resume(&carols)).await.err().unwrap().0, 503);
+    assert_eq!(connect(&server, &carols).await.err().unwrap(), (404, "requested room does not exist".to_owned()));
+    assert!(server.counted("parlour_joins_total{verdict=\"room-lost\"} 1"), "{}", server.metrics.render());
+
+    let mut alice = Caller { socket: server.connect(&resume(&alices)).await.unwrap() };
+    let (_, action) = alice.leave().await;
+    assert_eq!(action, proto::leave_request::Action::Reconnect, "nothing is left to resume");
+    connect(&server, &alices).await.expect("she joins anew");
+    connect(&server, &carols).await.expect("and so does he, as the call is there");
+
+    assert!(server.app.node.delete_room(&room_alias(ROOM, CALL_SLOT)).await.unwrap());
+    member_event(&server, ALICE, ALICE, "leave").await;
+    assert_eq!(server.connect(&resume(&alices)).await.err().unwrap().0, 401, "only members make it anew");
+    assert_eq!(connect(&server, &carols).await.err().unwrap().0, 404);
+}
+
+#[tokio::test]
 async fn a_leave_that_comes_late_is_not_believed_before_the_homeserver_is_asked() {
     let server = server("").await;
     let mut alice = in_call(&server, ALICE).await;

@@ -18,6 +18,7 @@ use super::client_address::ClientAddress;
 use super::join_request::{BadRequest, Query, join_request};
 use super::request_id::RequestId;
 use super::socket;
+use super::token;
 use super::{App, not_found, unix_seconds};
 use crate::livekit::MESSAGE_MAX;
 use crate::livekit::access_token::TokenError;
@@ -54,6 +55,9 @@ enum Refusal {
     /// Anything else with status 404 would make clients try the older dialect.
     #[error("requested room does not exist")]
     RoomMissing,
+    /// Clients who come back try this again for half a minute, and give up after a [`Refusal::RoomMissing`].
+    #[error("the call is not there yet; try again in a moment")]
+    RoomLost,
     #[error("the room is full")]
     RoomFull,
     #[error("the server is full")]
@@ -80,7 +84,9 @@ impl Refusal {
                 StatusCode::BAD_REQUEST
             }
             Refusal::RoomMissing => StatusCode::NOT_FOUND,
-            Refusal::RoomFull | Refusal::ServerFull | Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::RoomLost | Refusal::RoomFull | Refusal::ServerFull | Refusal::ShuttingDown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Refusal::WorkerGone => StatusCode::INTERNAL_SERVER_ERROR,
             Refusal::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
             // Clients take it for a server that is full.
@@ -98,6 +104,7 @@ impl Refusal {
             Refusal::NoPermission => "no-permission",
             Refusal::NoIdentity | Refusal::NoRoom | Refusal::NameTooLong => "bad-name",
             Refusal::RoomMissing => "room-missing",
+            Refusal::RoomLost => "room-lost",
             Refusal::RoomFull => "room-full",
             Refusal::ServerFull => "server-full",
             Refusal::ShuttingDown => "shutting-down",
@@ -209,8 +216,15 @@ async fn check(
         return Err(Refusal::ShuttingDown);
     }
     let grant = claims.video.clone().unwrap_or_default();
-    match app.node.room(grant.room).await.map_err(|_| Refusal::WorkerGone)? {
-        None if !grant.room_create => return Err(Refusal::RoomMissing),
+    let mut is_lost = false;
+    match app.node.room(grant.room.clone()).await.map_err(|_| Refusal::WorkerGone)? {
+        // A call that we have forgotten, as after a restart. Who could start it comes back into it; others do when it is there.
+        None if app.rooms.admission.may_create_again(&claims) => is_lost = true,
+        None if !grant.room_create => {
+            let is_member = claims.matrix.is_some();
+            let comes_back = join_request(&query, claims, only_v1).is_ok_and(|request| request.reconnect.is_some());
+            return Err(if is_member && comes_back { Refusal::RoomLost } else { Refusal::RoomMissing });
+        }
         // When joining the worker decides: who is in already may take its own place in a full room.
         Some(room) if validating && room.max_participants > 0 && room.num_participants >= room.max_participants => {
             return Err(Refusal::RoomFull);
@@ -219,6 +233,9 @@ async fn check(
     }
     let request = join_request(&query, claims, only_v1)?;
     app.rooms.admission.connect(&request.claims, request.reconnect.is_some()).await?;
+    if is_lost && !validating && !token::create_room(app, grant.room).await {
+        return Err(Refusal::WorkerGone);
+    }
     Ok(request)
 }
 

@@ -252,18 +252,22 @@ pub(super) async fn grant(app: &App, asker: &Asker<'_>, room_id: &str, slot_id: 
         tracing::info!(reason = denied.as_str(), "no access token");
         MatrixError::from(denied)
     })?;
-    if ticket.may_create {
-        let options = RoomOptions {
-            max_participants: app.config.limits.participants_per_room,
-            forward_loudest: app.config.media.forward_loudest,
-            ..RoomOptions::default()
-        };
-        app.node.create_room(ticket.alias.clone(), options).await.ok().flatten().ok_or_else(|| {
-            MatrixError::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Unable to create room on SFU")
-        })?;
+    if ticket.may_create && !create_room(app, ticket.alias.clone()).await {
+        let what = "Unable to create room on SFU";
+        return Err(MatrixError::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", what));
     }
     tracing::debug!(room = ticket.alias, may_create = ticket.may_create, "access token");
     Ok(app.keys.sign(&ticket.claims))
+}
+
+/// The SFU's room for the call of a Matrix room, if it is not there. `false`: it could not be made.
+pub(super) async fn create_room(app: &App, alias: String) -> bool {
+    let options = RoomOptions {
+        max_participants: app.config.limits.participants_per_room,
+        forward_loudest: app.config.media.forward_loudest,
+        ..RoomOptions::default()
+    };
+    app.node.create_room(alias, options).await.ok().flatten().is_some()
 }
 
 pub(super) fn finish(app: &App, route: &str, outcome: Result<Response, MatrixError>) -> Response {

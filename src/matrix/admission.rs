@@ -257,6 +257,11 @@ impl Admission {
         self.server_tokens.forget_idle();
     }
 
+    /// Whether the call of a token's holder may be made anew: the token says that there was one.
+    pub fn may_create_again(&self, claims: &Claims) -> bool {
+        claims.matrix.as_ref().is_some_and(|member| self.may_create(server_of(&member.user)))
+    }
+
     fn may_create(&self, server: &str) -> bool {
         self.config.is_local(server) || self.config.access.create.iter().any(|p| p.matches(server))
     }
