@@ -12,7 +12,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, delete, get, post};
+use axum::routing::{delete, get, post};
 use tokio_util::task::TaskTracker;
 use tower_http::services::ServeDir;
 
@@ -27,6 +27,7 @@ pub mod calls;
 mod certificates;
 mod client_address;
 mod cors;
+mod delegation;
 mod discovery;
 mod error;
 mod health;
@@ -106,7 +107,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/get_token", post(token::get_token).fallback(token::method_not_allowed))
         .route("/moderate", post(moderate::moderate).fallback(token::method_not_allowed))
         .route("/turn", get(turn::turn).post(turn::turn).fallback(turn::method_not_allowed))
-        .route("/delegate_delayed_leave", any(token::delegate_delayed_leave))
+        .route("/delegate_delayed_leave", post(delegation::delegate_delayed_leave).fallback(token::method_not_allowed))
         .route("/.well-known/matrix/client", get(discovery::well_known))
         .route("/_matrix/client/unstable/org.matrix.msc4143/rtc/transports", get(discovery::transports))
         .route("/_matrix/client/v1/rtc/transports", get(discovery::transports))

@@ -37,6 +37,8 @@ pub struct DelayedLeaves {
 pub enum DelegateError {
     #[error("the delay is shorter than {} seconds", LEAST_DELAY.as_secs())]
     TooShort,
+    #[error("the delayed event is of another room")]
+    WrongRoom,
     #[error(transparent)]
     TooMany(#[from] TooMany),
     #[error(transparent)]
@@ -99,6 +101,24 @@ impl DelayedLeaves {
         let command = Command::Delegate { delegation, restarted_at, outcome };
         self.commands.send(command).map_err(|_| DelegateError::ShuttingDown)?;
         told.await.unwrap_or(Err(DelegateError::ShuttingDown))
+    }
+
+    /// As [`DelayedLeaves::delegate`], for a client whose homeserver has told us who it is: that homeserver also tells whether
+    /// the event is this user's and in this room, and how long its delay is.
+    pub async fn delegate_known(
+        &self,
+        user: &str,
+        room_id: &str,
+        delay_id: &str,
+        room: &str,
+        identity: &str,
+    ) -> Result<(), DelegateError> {
+        let event = self.events.get(user, delay_id).await.map_err(DelegateError::Homeserver)?;
+        if event.room_id != room_id {
+            return Err(DelegateError::WrongRoom);
+        }
+        let (room, identity, user) = (room.to_owned(), identity.to_owned(), user.to_owned());
+        self.delegate(Delegation { room, identity, user, delay_id: delay_id.to_owned(), delay: event.delay }).await
     }
 
     /// To be told of every participant, in order.

@@ -27,8 +27,10 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub mod callers;
+pub mod fake_delays;
 pub mod fake_rooms;
 
+use fake_delays::FakeDelays;
 use fake_rooms::{AS_TOKEN, FakeRooms, HS_TOKEN};
 
 pub const KEY: &str = "testkey";
@@ -195,6 +197,7 @@ pub struct Homeserver {
     pub requests: Arc<AtomicUsize>,
     /// What it tells its application service.
     pub rooms: FakeRooms,
+    pub delays: FakeDelays,
 }
 
 impl Homeserver {
@@ -203,9 +206,10 @@ impl Homeserver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let rooms = FakeRooms::default();
-        let router = Homeserver::router(requests.clone()).merge(rooms.router());
+        let delays = FakeDelays::default();
+        let router = Homeserver::router(requests.clone()).merge(rooms.router()).merge(delays.router());
         tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
-        Homeserver { address, requests, rooms }
+        Homeserver { address, requests, rooms, delays }
     }
 
     pub fn router(requests: Arc<AtomicUsize>) -> Router {
