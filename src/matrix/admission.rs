@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
+use tokio::time::timeout;
 
 use super::calls::{Participant, server_of};
 use super::identity::room_alias;
@@ -222,17 +223,18 @@ impl Admission {
             self.within_quota(member, &participant)?;
         }
         let reader = self.rules_reader(member);
-        let asked = async {
-            tokio::join!(self.rules.of(&member.room, &member.slot, reader.as_deref()), self.is_joined(member),)
-        };
-        let Ok((rules, joined)) = tokio::time::timeout(CONNECT_PATIENCE, asked).await else {
-            tracing::warn!("the homeserver does not answer in time; somebody with a valid token is let in unchecked");
-            return Ok(());
-        };
-        if joined.is_ok_and(|joined| !joined) {
-            return Err(Denied::NotJoined);
+        let (joined, rules) = tokio::join!(
+            timeout(CONNECT_PATIENCE, self.is_joined(member)),
+            timeout(CONNECT_PATIENCE, self.rules.of(&member.room, &member.slot, reader.as_deref())),
+        );
+        match joined {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return Err(Denied::NotJoined),
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!("the homeserver does not say who is in a room; a valid token is taken for enough");
+            }
         }
-        rules.admits(server, &self.config.server_name)
+        rules.map_or(Ok(()), |rules| rules.admits(server, &self.config.server_name))
     }
 
     /// Whether `user` is in the room, for sure, also where that is not required for calls.
@@ -339,4 +341,34 @@ impl Pace {
 
 pub(super) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_names_every_reason() {
+        let page = include_str!("../../docs/moderation.md");
+        let wait = Duration::from_secs(1);
+        for denied in [
+            Denied::NotJoined,
+            Denied::CannotCheck,
+            Denied::CannotSeeRoom,
+            Denied::ServerNotAllowed,
+            Denied::ServerDeniedByRoom,
+            Denied::SlotClosed,
+            Denied::RoomReplaced,
+            Denied::Revoked,
+            Denied::TooManySessions,
+            Denied::TooManyOfServer,
+            Denied::TooOften(wait),
+            Denied::ServerTooOften(wait),
+        ] {
+            assert!(page.contains(&format!("\n| `{}` | ", denied.as_str())), "{}", denied.as_str());
+            let text = denied.to_string();
+            assert!(text.ends_with('.') && text.contains(['.', ';']), "{text}");
+        }
+        assert!(page.contains(&format!("within {} s", CONNECT_PATIENCE.as_secs())));
+    }
 }

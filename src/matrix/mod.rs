@@ -1,8 +1,11 @@
-//! The homeserver side: who a caller is, and where other homeservers are.
+//! The homeserver side: who a caller is, where other homeservers are, and what a room says about its call.
 //!
 //! `http::token` asks [`OpenId`] who holds an OpenID token. For a caller of our own server that is one request to the
 //! configured homeserver. For everybody else [`ServerDiscovery`] finds the caller's homeserver, and [`GuardedClient`]
 //! talks to it without ever connecting to an address that [`AddressGuard`] forbids.
+//!
+//! [`MatrixRooms`] has the rest: [`Admission`] decides who gets into a call, by [`Membership`] and [`RoomRules`], which ask the
+//! [`Homeserver`]; [`RoomWatch`] ends what a room no longer allows; [`Calls`] knows who is where.
 
 pub mod address_guard;
 pub mod admission;
