@@ -24,6 +24,8 @@
 //! - **A relayed packet**: [`net`] tells TURN from media by the first bytes and gives it to the worker's [`turn::Turn`]
 //!   (`net/relay.rs`), which knows the allocation and what its client may reach: a foreign peer leaves by a socket of its own,
 //!   our media and other relayed addresses are reached within the process (`net/wire.rs`).
+//! - **A kick**: the homeserver tells of it, `http/appservice.rs` has it on disk before it says thanks
+//!   ([`matrix::Transactions`]), [`matrix::RoomWatch`] voids the user's tokens and [`net::Node::remove`] ends the sessions.
 //!
 //! The modules, from the wire inwards:
 //!

@@ -86,6 +86,8 @@ pub enum Denied {
         "Nobody of this server is in the room, so it cannot tell whether you are. Join the call through a server whose users are in the room."
     )]
     CannotSeeRoom,
+    #[error("Nobody of the other server is in this room, so its call server does not serve this call.")]
+    ServerNotInRoom,
     #[error("Your homeserver may not take part in calls here. The operator of this server can allow it.")]
     ServerNotAllowed,
     #[error(
@@ -115,6 +117,7 @@ impl Denied {
             Denied::NotJoined => "not-joined",
             Denied::CannotCheck => "cannot-check",
             Denied::CannotSeeRoom => "cannot-see-room",
+            Denied::ServerNotInRoom => "server-not-in-room",
             Denied::ServerNotAllowed => "server-not-allowed",
             Denied::ServerDeniedByRoom => "server-denied-by-acl",
             Denied::SlotClosed => "slot-closed",
@@ -197,6 +200,25 @@ impl Admission {
         // A homeserver that passes the request on has seen to it that no stranger asks.
         let may_create = self.may_create(server) || asker.voucher == Voucher::Homeserver;
         Ok(Ticket { claims, alias, may_create })
+    }
+
+    /// Whether one of our users may ask `server`, through our homeserver, for the call it hosts in a room. That one takes our
+    /// word for it, so this is checked whatever the configuration says of our own calls.
+    pub async fn elsewhere(&self, user: &str, server: &str, room_id: &str) -> Result<(), Denied> {
+        let verdict = self.decide_elsewhere(user, server, room_id).await;
+        self.count(verdict.as_ref().err());
+        verdict
+    }
+
+    async fn decide_elsewhere(&self, user: &str, server: &str, room_id: &str) -> Result<(), Denied> {
+        self.user_tokens.check(user).map_err(Denied::TooOften)?;
+        let mut witnesses = self.calls.local_users_in(room_id);
+        proven(self.membership.check(room_id, user, &witnesses).await)?;
+        witnesses.insert(0, user.to_owned());
+        proven(self.membership.check_server(room_id, server, &witnesses).await).map_err(|denied| match denied {
+            Denied::NotJoined => Denied::ServerNotInRoom,
+            other => other,
+        })
     }
 
     /// Whether the holder of a token may use it now. A token without a Matrix member is the business of the app that
@@ -286,7 +308,14 @@ impl Admission {
             return Ok(true);
         }
         let witnesses = self.calls.local_users_in(&member.room);
-        self.membership.check(&member.room, &member.user, &witnesses).await
+        let user = self.membership.check(&member.room, &member.user, &witnesses);
+        let own = &self.config.server_name;
+        if server_of(&member.user) == own {
+            return user.await;
+        }
+        // Of a room that our server has left it only knows who was there then.
+        let (joined, in_sight) = tokio::join!(user, self.membership.check_server(&member.room, own, &witnesses));
+        if in_sight? { joined } else { Err(Unknown::NobodyInRoom) }
     }
 
     /// As whom to read the room's state.

@@ -30,6 +30,7 @@ pub mod rooms;
 pub mod server_acl;
 pub mod server_discovery;
 pub mod setup;
+pub mod transactions;
 
 mod cache;
 mod server_name;
@@ -49,3 +50,4 @@ pub use room_rules::RoomRules;
 pub use room_watch::RoomWatch;
 pub use rooms::MatrixRooms;
 pub use server_discovery::ServerDiscovery;
+pub use transactions::Transactions;
