@@ -315,7 +315,12 @@ impl Admission {
         }
         // Of a room that our server has left it only knows who was there then.
         let (joined, in_sight) = tokio::join!(user, self.membership.check_server(&member.room, own, &witnesses));
-        if in_sight? { joined } else { Err(Unknown::NobodyInRoom) }
+        match (joined, in_sight) {
+            (Ok(false), _) => Ok(false),
+            (joined, Ok(true)) => joined,
+            (_, Ok(false)) => Err(Unknown::NobodyInRoom),
+            (_, Err(unknown)) => Err(unknown),
+        }
     }
 
     /// As whom to read the room's state.
@@ -384,6 +389,7 @@ mod tests {
             Denied::NotJoined,
             Denied::CannotCheck,
             Denied::CannotSeeRoom,
+            Denied::ServerNotInRoom,
             Denied::ServerNotAllowed,
             Denied::ServerDeniedByRoom,
             Denied::SlotClosed,
