@@ -253,7 +253,7 @@ impl Admission {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => return Err(Denied::NotJoined),
             Ok(Err(_)) | Err(_) => {
-                tracing::warn!("the homeserver does not say who is in a room; a valid token is taken for enough");
+                tracing::info!("the homeserver does not say who is in a room; a valid token is taken for enough");
             }
         }
         rules.map_or(Ok(()), |rules| rules.admits(server, &self.config.server_name))

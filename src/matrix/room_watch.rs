@@ -167,9 +167,19 @@ impl RoomWatch {
                 Err(error) => return Err(error),
             }
         }
-        // Nobody of ours may look any more: we may have left it altogether.
-        self.end_if_we_left(room_id).await;
+        // Nobody of ours in the call may look any more: we may have left the room altogether.
+        if !self.end_if_we_left(room_id).await {
+            self.ask_one_by_one(room_id, &users).await;
+        }
         Ok(())
+    }
+
+    async fn ask_one_by_one(&self, room_id: &str, users: &[String]) {
+        for user in users {
+            if self.homeserver.is_joined_user(room_id, user).await == Ok(false) {
+                self.expel(room_id, user, "not-joined").await;
+            }
+        }
     }
 
     async fn has_left(&self, room_id: &str, user: &str, is_stale: bool) {
@@ -193,10 +203,10 @@ impl RoomWatch {
         }
     }
 
-    async fn end_if_we_left(&self, room_id: &str) {
+    async fn end_if_we_left(&self, room_id: &str) -> bool {
         let own = &self.config.server_name;
         if self.homeserver.is_joined_server(room_id, own).await != Ok(false) {
-            return;
+            return false;
         }
         self.membership.forget(room_id, None);
         let aliases = self.calls.aliases_of(room_id);
@@ -207,6 +217,7 @@ impl RoomWatch {
         for alias in aliases {
             self.end_call(&alias, "server-left").await;
         }
+        true
     }
 
     /// Voids the user's tokens for the room, then ends its sessions there: in this order, see [`Admission::connect`](super::Admission::connect).
