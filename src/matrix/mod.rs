@@ -3,6 +3,9 @@
 //! `http::token` asks [`OpenId`] who holds an OpenID token. For a caller of our own server that is one request to the
 //! configured homeserver. For everybody else [`ServerDiscovery`] finds the caller's homeserver, and [`GuardedClient`]
 //! talks to it without ever connecting to an address that [`AddressGuard`] forbids.
+//!
+//! [`DelayedLeaves`] has the homeserver end the membership of members whose client has vanished from the call: `delegations`
+//! and `delayed_leave` decide, `delayed_events` asks the homeserver.
 
 pub mod address_guard;
 pub mod admission;
@@ -34,6 +37,7 @@ mod server_name;
 pub use address_guard::AddressGuard;
 pub use admission::{Admission, Asker, Denied, Ticket, Voucher};
 pub use calls::Calls;
+pub use delayed_leaves::DelayedLeaves;
 pub use guarded_client::GuardedClient;
 pub use homeserver::{Homeserver, HomeserverError};
 pub use membership::{Membership, Unknown};
