@@ -182,7 +182,9 @@ impl Delegations {
         match presence.change {
             PresenceChange::Joined => {
                 self.sessions.entry(seat.clone()).or_default().push(presence.sid.clone());
-                job.map(|job| job.leave.joined());
+                if let Some(job) = job {
+                    job.leave.joined();
+                }
             }
             PresenceChange::Connected => return,
             PresenceChange::Left(reason) => {
@@ -192,7 +194,9 @@ impl Delegations {
                     return;
                 }
                 self.sessions.remove(&seat);
-                job.map(|job| job.leave.left(now, reason));
+                if let Some(job) = job {
+                    job.leave.left(now, reason);
+                }
             }
         }
         if let Some(serial) = self.by_seat.get(&seat).copied() {
@@ -235,7 +239,7 @@ impl Delegations {
         std::mem::take(&mut self.effects)
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.jobs.len()
     }
 
