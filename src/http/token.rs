@@ -219,11 +219,8 @@ pub(super) fn required(value: Option<String>, field: &str) -> Result<String, Mat
 
 pub(super) async fn verified(app: &App, token: OpenIdToken) -> Result<Caller, MatrixError> {
     let server = required(token.matrix_server_name, "openid_token.matrix_server_name")?;
-    let access_token = token
-        .access_token
-        .as_ref()
-        .filter(|token| !token.is_empty())
-        .ok_or_else(|| missing("openid_token.access_token"))?;
+    let access_token =
+        token.access_token.filter(|token| !token.is_empty()).ok_or_else(|| missing("openid_token.access_token"))?;
     let started = Instant::now();
     let verdict = app.openid.user(&server, &access_token).await;
     app.metrics.openid_seconds.observe(started.elapsed().as_secs_f64());

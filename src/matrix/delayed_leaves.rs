@@ -150,7 +150,7 @@ impl Keeper {
             for effect in self.delegations.effects() {
                 self.carry_out(effect);
             }
-            self.metrics.delayed_leaves.set(i64::try_from(self.delegations.len()).unwrap_or(i64::MAX));
+            self.metrics.delayed_leaves.set(i64::try_from(self.delegations.count()).unwrap_or(i64::MAX));
             let timer = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -182,8 +182,8 @@ impl Keeper {
                 let commands = self.commands.upgrade();
                 tokio::spawn(async move {
                     let stored = stored.await;
-                    if stored.is_err() {
-                        commands.map(|commands| commands.send(Command::NotStored(serial)));
+                    if let (Err(_), Some(commands)) = (&stored, commands) {
+                        let _ = commands.send(Command::NotStored(serial));
                     }
                     let _ = outcome.send(stored.map_err(DelegateError::from));
                 });
