@@ -273,6 +273,8 @@ enum Happening {
     Pass(u64),
     Mood(Mood),
     Crash,
+    /// In order, with a while until the next process starts.
+    Restart(u64),
 }
 
 fn happening(bad_days: bool) -> impl Strategy<Value = Happening> {
@@ -301,6 +303,7 @@ fn happening(bad_days: bool) -> impl Strategy<Value = Happening> {
         4 => prop_oneof![1u64..200, 1000u64..20_000, 20_000u64..4_000_000].prop_map(Happening::Pass),
         1 => mood.prop_map(Happening::Mood),
         1 => Just(Happening::Crash),
+        1 => (0u64..10_000).prop_map(Happening::Restart),
     ]
 }
 
@@ -333,6 +336,15 @@ fn live_through(happenings: Vec<Happening>) -> World {
                 world.mood = mood;
             }
             Happening::Crash => world.crash(),
+            Happening::Restart(ms) => {
+                for seat in 0..SEATS {
+                    while !world.people[seat as usize].sessions.is_empty() {
+                        world.leave(seat, LeaveReason::ServerShutdown);
+                    }
+                }
+                world.pass(Duration::from_millis(ms));
+                world.crash();
+            }
         }
     }
     world
