@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::calls::server_of;
-use super::delayed_leave::{Answer, DelayedLeave, End, Request, Step};
+use super::delayed_leave::{Answer, DelayedLeave, End, LONGEST_LIMIT, Request, Step};
 use crate::net::{Presence, PresenceChange};
 use crate::sfu::Sid;
 
@@ -206,7 +206,7 @@ impl Delegations {
         {
             queue.under_way -= 1;
             if let Answer::Limited(wait) = answer {
-                queue.not_before = queue.not_before.max(Some(now + wait));
+                queue.not_before = queue.not_before.max(Some(now + wait.min(LONGEST_LIMIT)));
             }
         }
         if let Some(job) = self.jobs.get_mut(&serial) {

@@ -6,6 +6,9 @@
 //!
 //! [`MatrixRooms`] has the rest: [`Admission`] decides who gets into a call, by [`Membership`] and [`RoomRules`], which ask the
 //! [`Homeserver`]; [`RoomWatch`] ends what a room no longer allows; [`Calls`] knows who is where.
+//!
+//! [`DelayedLeaves`] has the homeserver end the membership of members whose client has vanished from the call: `delegations`
+//! and `delayed_leave` decide, `delayed_events` asks the homeserver.
 
 pub mod address_guard;
 pub mod admission;
@@ -38,6 +41,7 @@ mod server_name;
 pub use address_guard::AddressGuard;
 pub use admission::{Admission, Asker, Denied, Ticket, Voucher};
 pub use calls::Calls;
+pub use delayed_leaves::DelayedLeaves;
 pub use guarded_client::GuardedClient;
 pub use homeserver::{Homeserver, HomeserverError};
 pub use membership::{Membership, Unknown};

@@ -483,12 +483,24 @@ fn the_most_urgent_goes_first_and_a_limit_stops_all() {
         effects.iter().map(|e| if let Effect::Ask { serial, .. } = e { *serial } else { panic!("{e:?}") }).collect()
     };
     assert_eq!(asks(&mut delegations), [1, 2, 3, 4]);
+    delegations.answered(now, 3, Answer::Limited(SECOND));
     delegations.answered(now, 1, Answer::Limited(2 * SECOND));
     delegations.answered(now, 2, Answer::Done);
-    assert_eq!(delegations.advance(now), Some(now + 2 * SECOND));
+    assert_eq!(delegations.advance(now), Some(now + SECOND));
+    assert_eq!(delegations.advance(now + SECOND), Some(now + 2 * SECOND), "the longer wait counts");
     assert_eq!(asks(&mut delegations), [0; 0]);
     delegations.advance(now + 2 * SECOND);
-    assert_eq!(asks(&mut delegations), [1, 5], "two more are still under way");
+    assert_eq!(asks(&mut delegations), [1, 3, 5], "one more is still under way");
+}
+
+#[test]
+fn no_number_of_a_homeserver_or_a_client_is_too_large() {
+    let mut delegations = Delegations::default();
+    let now = Instant::now();
+    let serial = delegations.delegate(now, delegation(0, 0, Duration::MAX), None);
+    delegations.advance(now);
+    delegations.answered(now, serial, Answer::Limited(Duration::MAX));
+    assert_eq!(delegations.advance(now), Some(now + LONGEST_LIMIT));
 }
 
 #[test]
