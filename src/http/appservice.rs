@@ -18,7 +18,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::error::MatrixError;
 use super::{App, cors, homeserver_token, token};
@@ -26,8 +27,10 @@ use crate::config::{AppServiceTokens, Config, Secret};
 use crate::matrix::Transactions;
 use crate::matrix::transactions::NotAccepted;
 
-/// Synapse sends up to 100 events in one transaction, and an event has at most 64 KiB.
-const LARGEST_TRANSACTION: usize = 8 * 1024 * 1024;
+/// Synapse sends up to 100 events in one transaction: of up to 64 KiB, as much again of what was before, and with invitations
+/// whatever state another server has put there. A transaction that we refuse comes again for ever, and nothing behind it:
+/// so there is room for more than anybody should send.
+const LARGEST_TRANSACTION: usize = 64 * 1024 * 1024;
 
 /// The homeserver is near, and it sends what it has ready.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -54,7 +57,7 @@ impl AppService {
 #[derive(Deserialize)]
 struct Transaction {
     #[serde(default)]
-    events: Vec<Value>,
+    events: Vec<Box<RawValue>>,
 }
 
 /// Everything that is for the homeserver alone.

@@ -71,11 +71,11 @@ struct Call {
     slot_id: Option<String>,
     member_id: Option<String>,
     /// In place of `member_id` in clients of summer 2026.
-    member: Option<Member>,
+    member: Option<MemberFields>,
 }
 
 #[derive(Deserialize)]
-struct Member {
+struct MemberFields {
     id: Option<String>,
     claimed_user_id: Option<String>,
     claimed_device_id: Option<String>,
@@ -86,11 +86,11 @@ struct Place {
     url: String,
     room_id: String,
     slot_id: String,
-    member: Membership,
+    member: MemberName,
 }
 
 /// How a client names itself within a call, which decides what it is called in the SFU.
-enum Membership {
+enum MemberName {
     Id(String),
     /// With the form the client used, as the other server may know only that.
     Object {
@@ -266,22 +266,22 @@ impl Call {
         let slot_id = required(self.slot_id, "slot_id")?;
         let member = match (self.member_id, self.member) {
             (None, Some(member)) => member.complete(user)?,
-            (member_id, _) => Membership::Id(required(member_id, "member_id")?),
+            (member_id, _) => MemberName::Id(required(member_id, "member_id")?),
         };
         ruma_identifiers_validation::room_id::validate(&room_id).map_err(|_| malformed("`room_id`"))?;
         Ok(Place { url, room_id, slot_id, member })
     }
 }
 
-impl Member {
-    fn complete(self, user: &str) -> Result<Membership, MatrixError> {
+impl MemberFields {
+    fn complete(self, user: &str) -> Result<MemberName, MatrixError> {
         let id = required(self.id, "member.id")?;
         if self.claimed_user_id.is_some_and(|claimed| claimed != user) {
             return Err(MatrixError::unauthorised());
         }
         let device_id = self.claimed_device_id.filter(|device| !device.is_empty());
         let device_id = device_id.map(|device| required(Some(device), "member.claimed_device_id")).transpose()?;
-        Ok(Membership::Object { id, device_id })
+        Ok(MemberName::Object { id, device_id })
     }
 }
 
@@ -289,8 +289,8 @@ impl Place {
     /// What the participant is called in the SFU; the other participants compute the same.
     fn identity(&self, user: &str) -> String {
         match &self.member {
-            Membership::Object { id, device_id: Some(device_id) } => device_member_identity(user, device_id, id),
-            Membership::Object { id, device_id: None } | Membership::Id(id) => member_identity(user, id),
+            MemberName::Object { id, device_id: Some(device_id) } => device_member_identity(user, device_id, id),
+            MemberName::Object { id, device_id: None } | MemberName::Id(id) => member_identity(user, id),
         }
     }
 
@@ -298,9 +298,9 @@ impl Place {
         let Place { url, room_id, slot_id, member } = self;
         let mut body = json!({"user_id": user, "url": url, "room_id": room_id, "slot_id": slot_id});
         match member {
-            Membership::Id(id) => body["member_id"] = json!(id),
-            Membership::Object { id, device_id: None } => body["member"] = json!({"id": id}),
-            Membership::Object { id, device_id: Some(device) } => {
+            MemberName::Id(id) => body["member_id"] = json!(id),
+            MemberName::Object { id, device_id: None } => body["member"] = json!({"id": id}),
+            MemberName::Object { id, device_id: Some(device) } => {
                 body["member"] = json!({"id": id, "claimed_device_id": device});
             }
         }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, mpsc};
@@ -96,8 +97,8 @@ struct Identity {
 struct Record {
     #[serde(flatten)]
     identity: Identity,
-    /// Emptied when they have been acted on.
-    events: Vec<Value>,
+    /// Each as JSON of its own, as one that cannot be read must not hide the others. Emptied when they have been acted on.
+    events: Vec<String>,
 }
 
 impl Transactions {
@@ -110,7 +111,7 @@ impl Transactions {
             let stored = || Stored { key: key.clone(), identity: record.identity.clone() };
             remembered.push_back(stored());
             if !record.events.is_empty() {
-                let events = record.events.iter().filter_map(RoomEvent::parse).collect();
+                let events = record.events.iter().filter_map(|text| RoomEvent::parse(&read(text)?)).collect();
                 unfinished.push(Transaction { events, stored: Some(stored()) });
             }
         }
@@ -123,9 +124,10 @@ impl Transactions {
         Ok((Transactions { intake: Arc::new(Mutex::new(intake)) }, Inbox { arriving, table }))
     }
 
-    /// Takes in a transaction. When it returns `Ok` its events are on disk and will be acted on; one that came before is
+    /// Takes in a transaction of these events, of which those that make no sense are passed over: one that we refused would
+    /// come again for ever, and nothing behind it. When it returns `Ok` its events are on disk and will be acted on; one that came before is
     /// `Ok` at once.
-    pub async fn accept(&self, txn_id: String, events: Vec<Value>) -> Result<(), NotAccepted> {
+    pub async fn accept(&self, txn_id: String, events: Vec<Box<RawValue>>) -> Result<(), NotAccepted> {
         let intake = self.intake.clone();
         // A homeserver that hangs up meanwhile must not leave behind a transaction that is stored but not acted on.
         let accepted = tokio::spawn(async move { intake.lock_owned().await.accept(txn_id, events).await });
@@ -134,10 +136,11 @@ impl Transactions {
 }
 
 impl Intake {
-    async fn accept(&mut self, txn_id: String, events: Vec<Value>) -> Result<(), NotAccepted> {
+    async fn accept(&mut self, txn_id: String, events: Vec<Box<RawValue>>) -> Result<(), NotAccepted> {
         let (kept, parsed): (Vec<Value>, Vec<RoomEvent>) = events
-            .into_iter()
-            .filter_map(|event| {
+            .iter()
+            .filter_map(|text| {
+                let event = read(text.get())?;
                 let parsed = RoomEvent::parse(&event)?;
                 Some((trimmed(event), parsed))
             })
@@ -156,6 +159,7 @@ impl Intake {
 
     async fn store(&mut self, identity: Identity, events: Vec<Value>) -> Result<Stored, StoreError> {
         let key = format!("{:020}", self.next_number);
+        let events = events.iter().map(Value::to_string).collect();
         self.table.put(&key, &Record { identity: identity.clone(), events }).await?;
         self.next_number += 1;
         self.remembered.push_back(Stored { key: key.clone(), identity: identity.clone() });
@@ -183,6 +187,11 @@ impl Inbox {
             self.table.put_later(&key, &Record { identity, events: Vec::new() });
         }
     }
+}
+
+/// `None` for what only looks like JSON: nested without end, with numbers beyond all bounds.
+fn read(text: &str) -> Option<Value> {
+    serde_json::from_str(text).ok()
 }
 
 fn trimmed(event: Value) -> Value {
