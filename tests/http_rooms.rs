@@ -119,7 +119,7 @@ async fn who_is_thrown_out_while_the_homeserver_is_slow_to_say_does_not_get_in_a
     };
     let path = format!("/rtc?access_token={token}");
     let (refused, ()) = tokio::join!(server.connect(&path), kick);
-    assert_eq!(refused.err().expect("refused").0, 401);
+    assert_eq!(refused.expect_err("refused").0, 401);
     let there = server.node.participants(&room_alias(ROOM, CALL_SLOT)).await.unwrap().unwrap();
     assert_eq!(there.len(), 1);
 }

@@ -103,9 +103,8 @@ impl Caller {
     /// Waits for the word that it must leave.
     pub async fn leave(&mut self) -> (proto::DisconnectReason, proto::leave_request::Action) {
         loop {
-            match self.message().await.expect("a leave before the end") {
-                Signal::Leave(leave) => return (leave.reason(), leave.action()),
-                _ => {}
+            if let Signal::Leave(leave) = self.message().await.expect("a leave before the end") {
+                return (leave.reason(), leave.action());
             }
         }
     }
