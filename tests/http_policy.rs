@@ -32,13 +32,14 @@ async fn servers_that_the_room_denies_get_no_token_and_leave_the_call() {
     let new = token(&server, CAROL).await;
     connect(&server, &new).await.expect("allowed again");
 
-    // Also what was there before anybody asked.
+    // Also what was there before anybody asked, whoever asked in vain.
     let homeserver = Homeserver::start().await;
     homeserver.rooms.join(ROOM, ALICE);
     homeserver.rooms.join(ROOM, CAROL);
     homeserver.rooms.set_state(ROOM, "m.room.server_acl", "", ALICE, acl(&["remote.org"]));
     let server = started("", &homeserver, Store::in_memory()).await;
-    token(&server, ALICE).await;
+    refused(&server, BOB, 403, "M_FORBIDDEN", "You are not in this room").await;
+    assert_eq!(homeserver.rooms.asked("/state/"), 0, "for who is not in the room");
     refused(&server, CAROL, 403, "M_FORBIDDEN", "does not let your homeserver take part").await;
 }
 

@@ -222,8 +222,9 @@ async fn where_nothing_is_told_a_look_removes_who_has_left() {
 
 #[tokio::test]
 async fn rooms_are_looked_at_unless_the_homeserver_tells_of_them() {
-    for told in [true, false] {
+    for (told, strict_lists) in [(true, false), (false, false), (false, true)] {
         let server = server("").await;
+        server.homeserver.rooms.lock().strict_lists = strict_lists;
         let mut alice = in_call(&server, ALICE).await;
         server.homeserver.rooms.leave(ROOM, ALICE);
         if told {

@@ -39,7 +39,7 @@ impl MatrixRooms {
     ) -> Result<MatrixRooms, String> {
         let homeserver = Arc::new(Homeserver::new(&config, tokens)?);
         let membership = Arc::new(Membership::new(homeserver.clone(), &config.server_name));
-        let rules = Arc::new(RoomRules::new(homeserver.clone()));
+        let rules = Arc::new(RoomRules::new(homeserver.clone(), &config.server_name));
         let calls = Arc::new(Calls::new(&config.server_name, unix_seconds()));
         let revocations = Arc::new(Revocations::load(store, unix_seconds()).map_err(|e| e.to_string())?);
         let admission = Arc::new(Admission::new(
