@@ -147,25 +147,6 @@ async fn unknown_fields_and_empty_delays_are_ignored() {
 }
 
 #[tokio::test]
-async fn delegation_is_refused_so_that_clients_keep_restarting_themselves() {
-    let server = Server::start().await;
-    // Element Call repeats the request without the delay on exactly this code.
-    for (path, base) in [("/sfu/get", sfu_get()), ("/get_token", get_token())] {
-        let body = changed(changed(base, "/delay_id", Some(json!("d"))), "/delay_timeout", Some(json!(1000)));
-        let (status, answer) = server.post_json(path, &body).await;
-        assert_eq!((status, answer["errcode"].as_str()), (400, Some("M_BAD_JSON")), "{answer}");
-    }
-    for method in [reqwest::Method::GET, reqwest::Method::POST] {
-        for path in ["/delegate_delayed_leave", "/livekit/jwt/delegate_delayed_leave"] {
-            let response = server.client.request(method.clone(), server.url(path)).send().await.unwrap();
-            assert_eq!(response.status(), 404);
-            assert_eq!(response.headers()["access-control-allow-origin"], "*");
-            assert_eq!(response.json::<Value>().await.unwrap()["errcode"], "M_UNRECOGNIZED");
-        }
-    }
-}
-
-#[tokio::test]
 async fn whoever_cannot_be_verified_hears_the_same_words() {
     let server = Server::start().await;
     let token = |token: &str| changed(sfu_get(), "/openid_token/access_token", Some(json!(token)));

@@ -32,6 +32,14 @@ impl MatrixError {
         MatrixError::new(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", "The request could not be authorised.")
     }
 
+    pub fn shutting_down() -> MatrixError {
+        MatrixError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "M_UNKNOWN",
+            "The server is shutting down; try again in a moment.",
+        )
+    }
+
     pub fn limited(retry_after: Duration) -> MatrixError {
         MatrixError {
             retry_after: Some(retry_after),
@@ -52,6 +60,7 @@ impl From<Denied> for MatrixError {
             Denied::TooOften(_) | Denied::ServerTooOften(_) => (StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),
             Denied::NotJoined
             | Denied::CannotSeeRoom
+            | Denied::ServerNotInRoom
             | Denied::ServerNotAllowed
             | Denied::ServerDeniedByRoom
             | Denied::SlotClosed

@@ -20,9 +20,10 @@ use serde_json::json;
 
 use super::App;
 use super::client_address::ClientAddress;
+use super::delegation::{Delay, DelayFields};
 use super::error::MatrixError;
 use crate::matrix::calls::server_of;
-use crate::matrix::identity::{CALL_SLOT, device_identity, device_member_identity};
+use crate::matrix::identity::{CALL_SLOT, device_identity, device_member_identity, room_alias};
 use crate::matrix::openid::OpenIdError;
 use crate::matrix::{Asker, Voucher};
 use crate::sfu::RoomOptions;
@@ -41,17 +42,17 @@ struct SfuGet {
     device_id: Option<String>,
     openid_token: Option<OpenIdToken>,
     #[serde(flatten)]
-    delay: Delay,
+    delay: DelayFields,
 }
 
 #[derive(Deserialize)]
-struct GetToken {
+pub(super) struct GetToken {
     room_id: Option<String>,
     slot_id: Option<String>,
     openid_token: Option<OpenIdToken>,
     member: Option<Member>,
     #[serde(flatten)]
-    delay: Delay,
+    delay: DelayFields,
 }
 
 #[derive(Deserialize)]
@@ -67,11 +68,13 @@ struct Member {
     claimed_device_id: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Delay {
-    delay_id: Option<String>,
-    /// Milliseconds.
-    delay_timeout: Option<i64>,
+/// A [`GetToken`] with everything there.
+pub(super) struct Asked {
+    room_id: String,
+    slot_id: String,
+    member_id: String,
+    claimed_user: String,
+    device_id: String,
 }
 
 /// A caller whose OpenID token was verified.
@@ -85,7 +88,7 @@ pub async fn sfu_get(State(app): State<Arc<App>>, Extension(client): Extension<C
         let room = required(request.room, "room")?;
         let device_id = required(request.device_id, "device_id")?;
         let token = request.openid_token.ok_or_else(|| missing("openid_token"))?;
-        refuse_delegation(&request.delay)?;
+        let delay = request.delay.wanted()?;
         let caller = verified(&app, token).await?;
         let identity = device_identity(&caller.user_id, &device_id).ok_or_else(|| {
             MatrixError::bad_json(
@@ -93,7 +96,7 @@ pub async fn sfu_get(State(app): State<Arc<App>>, Extension(client): Extension<C
             )
         })?;
         let asker = Asker { user: &caller.user_id, identity: &identity, voucher: Voucher::OpenId };
-        token_and_url(&app, &asker, &room, CALL_SLOT).await
+        token_and_url(&app, &asker, &room, CALL_SLOT, delay).await
     };
     finish(&app, "sfu_get", outcome.await)
 }
@@ -105,32 +108,43 @@ pub async fn get_token(
 ) -> Response {
     let outcome = async {
         let request: GetToken = read(&app, client, body).await?;
-        let room_id = required(request.room_id, "room_id")?;
-        let slot_id = required(request.slot_id, "slot_id")?;
-        let member = request.member.ok_or_else(|| missing("member"))?;
-        let member_id = required(member.id, "member.id")?;
-        let claimed_user = required(member.claimed_user_id, "member.claimed_user_id")?;
-        let device_id = required(member.claimed_device_id, "member.claimed_device_id")?;
-        let token = request.openid_token.ok_or_else(|| missing("openid_token"))?;
-        refuse_delegation(&request.delay)?;
-        let caller = verified(&app, token).await?;
-        if caller.user_id != claimed_user {
-            return Err(MatrixError::unauthorised());
-        }
-        let identity = device_member_identity(&caller.user_id, &device_id, &member_id);
+        let (asked, token, delay) = request.complete()?;
+        let caller = asked.verified(&app, token).await?;
+        let identity = asked.identity(&caller);
         let asker = Asker { user: &caller.user_id, identity: &identity, voucher: Voucher::OpenId };
-        token_and_url(&app, &asker, &room_id, &slot_id).await
+        token_and_url(&app, &asker, &asked.room_id, &asked.slot_id, delay).await
     };
     finish(&app, "get_token", outcome.await)
 }
 
-/// Clients probe this route, and any status but 404 makes them leave the end of their membership to us for an hour.
-pub async fn delegate_delayed_leave() -> MatrixError {
-    MatrixError::new(
-        StatusCode::NOT_FOUND,
-        "M_UNRECOGNIZED",
-        "This server does not take over delayed leave events; restart them yourself.",
-    )
+impl GetToken {
+    pub(super) fn complete(self) -> Result<(Asked, OpenIdToken, Option<Delay>), MatrixError> {
+        let room_id = required(self.room_id, "room_id")?;
+        let slot_id = required(self.slot_id, "slot_id")?;
+        let member = self.member.ok_or_else(|| missing("member"))?;
+        let member_id = required(member.id, "member.id")?;
+        let claimed_user = required(member.claimed_user_id, "member.claimed_user_id")?;
+        let device_id = required(member.claimed_device_id, "member.claimed_device_id")?;
+        let token = self.openid_token.ok_or_else(|| missing("openid_token"))?;
+        let asked = Asked { room_id, slot_id, member_id, claimed_user, device_id };
+        Ok((asked, token, self.delay.wanted()?))
+    }
+}
+
+impl Asked {
+    /// Who asks, which is who it claims to be.
+    pub(super) async fn verified(&self, app: &App, token: OpenIdToken) -> Result<Caller, MatrixError> {
+        let caller = verified(app, token).await?;
+        if caller.user_id == self.claimed_user { Ok(caller) } else { Err(MatrixError::unauthorised()) }
+    }
+
+    pub(super) fn identity(&self, caller: &Caller) -> String {
+        device_member_identity(&caller.user_id, &self.device_id, &self.member_id)
+    }
+
+    pub(super) fn alias(&self) -> String {
+        room_alias(&self.room_id, &self.slot_id)
+    }
 }
 
 pub async fn method_not_allowed() -> MatrixError {
@@ -146,24 +160,29 @@ pub(super) async fn read<T: DeserializeOwned>(app: &App, client: ClientAddress, 
 pub(super) fn admit(app: &App, client: ClientAddress) -> Result<(), MatrixError> {
     app.tokens.check(client.0).map_err(MatrixError::limited)?;
     if app.is_draining() {
-        return Err(MatrixError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "M_UNKNOWN",
-            "The server is shutting down; try again in a moment.",
-        ));
+        return Err(MatrixError::shutting_down());
     }
     Ok(())
 }
 
 pub(super) async fn read_json<T: DeserializeOwned>(body: Body) -> Result<T, MatrixError> {
-    let bytes = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, LARGEST_BODY)).await;
+    read_json_within(body, LARGEST_BODY, BODY_TIMEOUT).await
+}
+
+/// `largest` in bytes.
+pub(super) async fn read_json_within<T: DeserializeOwned>(
+    body: Body,
+    largest: usize,
+    timeout: Duration,
+) -> Result<T, MatrixError> {
+    let bytes = tokio::time::timeout(timeout, axum::body::to_bytes(body, largest)).await;
     let bytes = match bytes {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(_)) => {
             return Err(MatrixError::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "M_TOO_LARGE",
-                "The request body is larger than 1 MiB or broke off.",
+                format!("The request body is larger than {} MiB or broke off.", largest >> 20),
             ));
         }
         Err(_) => {
@@ -198,21 +217,6 @@ pub(super) fn required(value: Option<String>, field: &str) -> Result<String, Mat
     Ok(value)
 }
 
-/// A client that we let believe it has delegated would stop ending its membership itself. With this code Element Call
-/// asks again without the two fields.
-fn refuse_delegation(delay: &Delay) -> Result<(), MatrixError> {
-    let id = delay.delay_id.as_deref().is_some_and(|id| !id.is_empty());
-    let timeout = delay.delay_timeout.is_some_and(|timeout| timeout != 0);
-    match (id, timeout) {
-        (false, false) => Ok(()),
-        (true, true) => Err(MatrixError::bad_json(
-            "This server does not take over delayed leave events; send the request without `delay_id` and `delay_timeout`.",
-        )),
-        (true, false) => Err(missing("delay_timeout")),
-        (false, true) => Err(missing("delay_id")),
-    }
-}
-
 pub(super) async fn verified(app: &App, token: OpenIdToken) -> Result<Caller, MatrixError> {
     let server = required(token.matrix_server_name, "openid_token.matrix_server_name")?;
     let access_token =
@@ -241,8 +245,17 @@ pub(super) fn can_publish(app: &App, caller: &Caller) -> bool {
     app.rooms.admission.may_publish(server_of(&caller.user_id))
 }
 
-async fn token_and_url(app: &App, asker: &Asker<'_>, room_id: &str, slot_id: &str) -> Result<Response, MatrixError> {
+async fn token_and_url(
+    app: &App,
+    asker: &Asker<'_>,
+    room_id: &str,
+    slot_id: &str,
+    delay: Option<Delay>,
+) -> Result<Response, MatrixError> {
     let jwt = grant(app, asker, room_id, slot_id).await?;
+    if let Some(delay) = delay {
+        delay.take_over_inline(app, asker.user, &room_alias(room_id, slot_id), asker.identity).await?;
+    }
     Ok(Json(json!({"url": app.config.sfu_url(), "jwt": jwt})).into_response())
 }
 

@@ -25,6 +25,9 @@ pub struct Calls {
 
 /// For how long anybody's token works, in seconds, when it gets no fresh one: what they are given at first, and the leeway.
 const LONGEST_TOKEN_LIFE_S: u64 = TOKEN_VALIDITY_S + LEEWAY_S;
+/// For how long a decision about a token is under way at most, in seconds: a few requests with a deadline each.
+const LONGEST_DECISION_S: u64 = 60;
+
 const _: () = assert!(REFRESHED_VALIDITY_S <= TOKEN_VALIDITY_S);
 
 /// A session in the SFU.
@@ -75,6 +78,8 @@ struct Expected {
     slot_id: String,
     /// Unix seconds, from when on it is of no use.
     until: u64,
+    /// Only asked for so far; the user may be no member at all.
+    is_wish: bool,
 }
 
 impl Calls {
@@ -118,15 +123,20 @@ impl Calls {
                 // It has been given fresh tokens all the time, which are good for coming back unless it was thrown out.
                 if reason != LeaveReason::Removed {
                     let participant = Participant { alias: presence.room.clone(), identity: presence.identity.clone() };
-                    book.expect(member, participant, now + REFRESHED_VALIDITY_S + LEEWAY_S, now);
+                    book.expect(member, participant, now + REFRESHED_VALIDITY_S + LEEWAY_S, false, now);
                 }
             }
         }
     }
 
+    /// Somebody asks for a token, and may be given one.
+    pub fn expect_maybe(&self, member: &RoomMember, participant: Participant, now: u64) {
+        self.book().expect(member, participant, now + LONGEST_DECISION_S, true, now);
+    }
+
     /// A token for this participant was given, or is about to be used. `exp` in unix seconds, as in the token.
     pub fn expect(&self, member: &RoomMember, participant: Participant, exp: u64, now: u64) {
-        self.book().expect(member, participant, exp.saturating_add(LEEWAY_S), now);
+        self.book().expect(member, participant, exp.saturating_add(LEEWAY_S), false, now);
     }
 
     /// The sessions of a user in a room.
@@ -181,7 +191,8 @@ impl Calls {
     pub fn users_in(&self, room_id: &str) -> Vec<String> {
         let book = self.book();
         let here = book.rooms.get(room_id).into_iter().flat_map(HashMap::values).map(|present| &present.user);
-        let expected = book.expected.get(room_id).into_iter().flat_map(HashMap::values).map(|expected| &expected.user);
+        let tokens = book.expected.get(room_id).into_iter().flat_map(HashMap::values);
+        let expected = tokens.filter(|expected| !expected.is_wish).map(|expected| &expected.user);
         let mut users: Vec<String> = here.chain(expected).collect::<HashSet<_>>().into_iter().cloned().collect();
         users.sort();
         users
@@ -279,7 +290,7 @@ impl Book {
         decrement(&mut self.sessions_by_server, server_of(&present.user));
     }
 
-    fn expect(&mut self, member: &RoomMember, participant: Participant, until: u64, now: u64) {
+    fn expect(&mut self, member: &RoomMember, participant: Participant, until: u64, is_wish: bool, now: u64) {
         if self.expected_count >= MOST_EXPECTED {
             self.forget_expired(now);
             if self.expected_count >= MOST_EXPECTED {
@@ -292,10 +303,12 @@ impl Book {
         if matches!(known, std::collections::hash_map::Entry::Vacant(_)) {
             self.expected_count += 1;
         }
-        let expected = known.or_insert_with(|| Expected { user: String::new(), slot_id: String::new(), until });
+        let expected =
+            known.or_insert_with(|| Expected { user: String::new(), slot_id: String::new(), until, is_wish });
         expected.user.clone_from(&member.user);
         expected.slot_id.clone_from(&member.slot);
         expected.until = expected.until.max(until);
+        expected.is_wish &= is_wish;
     }
 
     fn forget_expired(&mut self, now: u64) {

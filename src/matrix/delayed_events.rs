@@ -33,6 +33,9 @@ const DEADLINE: Duration = Duration::from_secs(8);
 /// When a homeserver says "too many requests" and not for how long.
 const UNSAID_RETRY: Duration = Duration::from_secs(1);
 
+/// A number that makes no sense must not silence us for ever.
+const LONGEST_RETRY: Duration = Duration::from_secs(3600);
+
 /// How long it stands that the homeserver lets us manage delayed events: clients ask at each join…
 const WORKS_LIFETIME: Duration = Duration::from_secs(300);
 /// …and that it does not.
@@ -298,7 +301,8 @@ impl Said {
         }
         let Refusal { errcode, retry_after_ms } = serde_json::from_slice(&body).unwrap_or_default();
         let seconds = || headers?.get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs);
-        let limited = retry_after_ms.map(Duration::from_millis).or_else(seconds).unwrap_or(UNSAID_RETRY);
+        let limited =
+            retry_after_ms.map(Duration::from_millis).or_else(seconds).unwrap_or(UNSAID_RETRY).min(LONGEST_RETRY);
         Said { status, errcode, limited, body }
     }
 

@@ -44,6 +44,9 @@ pub const COME_BACK_GRACE: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
+/// No homeserver can mean to be left alone for longer.
+pub const LONGEST_LIMIT: Duration = Duration::from_secs(3600);
+
 /// How long to try to have an event sent whose delay should have run out.
 const LEAST_SENDING: Duration = Duration::from_secs(1);
 const MOST_SENDING: Duration = Duration::from_secs(3600);
@@ -264,7 +267,7 @@ impl DelayedLeave {
                 self.runs_out = (asked_at + self.delay, now + self.delay);
                 self.retry = FIRST_RETRY;
             }
-            (Answer::Limited(wait), _) => self.limited_until = Some(now + wait.min(MOST_SENDING)),
+            (Answer::Limited(wait), _) => self.limited_until = Some(now + wait.min(LONGEST_LIMIT)),
             // What it asked for has changed meanwhile.
             (Answer::Failed, failed) if (failed == Request::Send) != matches!(self.stage, Stage::Sending { .. }) => {}
             (Answer::Failed, _) => {

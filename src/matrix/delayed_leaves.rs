@@ -37,6 +37,8 @@ pub struct DelayedLeaves {
 pub enum DelegateError {
     #[error("the delay is shorter than {} seconds", LEAST_DELAY.as_secs())]
     TooShort,
+    #[error("the delayed event is of another room")]
+    WrongRoom,
     #[error(transparent)]
     TooMany(#[from] TooMany),
     #[error(transparent)]
@@ -101,6 +103,24 @@ impl DelayedLeaves {
         told.await.unwrap_or(Err(DelegateError::ShuttingDown))
     }
 
+    /// As [`DelayedLeaves::delegate`], for a client whose homeserver has told us who it is: that homeserver also tells whether
+    /// the event is this user's and in this room, and how long its delay is.
+    pub async fn delegate_known(
+        &self,
+        user: &str,
+        room_id: &str,
+        delay_id: &str,
+        room: &str,
+        identity: &str,
+    ) -> Result<(), DelegateError> {
+        let event = self.events.get(user, delay_id).await.map_err(DelegateError::Homeserver)?;
+        if event.room_id != room_id {
+            return Err(DelegateError::WrongRoom);
+        }
+        let (room, identity, user) = (room.to_owned(), identity.to_owned(), user.to_owned());
+        self.delegate(Delegation { room, identity, user, delay_id: delay_id.to_owned(), delay: event.delay }).await
+    }
+
     /// To be told of every participant, in order.
     pub fn presence(&self, presence: &Presence) {
         // The task is gone when the server has ended.
@@ -130,7 +150,7 @@ impl Keeper {
             for effect in self.delegations.effects() {
                 self.carry_out(effect);
             }
-            self.metrics.delayed_leaves.set(i64::try_from(self.delegations.len()).unwrap_or(i64::MAX));
+            self.metrics.delayed_leaves.set(i64::try_from(self.delegations.count()).unwrap_or(i64::MAX));
             let timer = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -162,8 +182,8 @@ impl Keeper {
                 let commands = self.commands.upgrade();
                 tokio::spawn(async move {
                     let stored = stored.await;
-                    if stored.is_err() {
-                        commands.map(|commands| commands.send(Command::NotStored(serial)));
+                    if let (Err(_), Some(commands)) = (&stored, commands) {
+                        let _ = commands.send(Command::NotStored(serial));
                     }
                     let _ = outcome.send(stored.map_err(DelegateError::from));
                 });

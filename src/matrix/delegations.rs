@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::calls::server_of;
-use super::delayed_leave::{Answer, DelayedLeave, End, Request, Step};
+use super::delayed_leave::{Answer, DelayedLeave, End, LONGEST_LIMIT, Request, Step};
 use crate::net::{Presence, PresenceChange};
 use crate::sfu::Sid;
 
@@ -182,7 +182,9 @@ impl Delegations {
         match presence.change {
             PresenceChange::Joined => {
                 self.sessions.entry(seat.clone()).or_default().push(presence.sid.clone());
-                job.map(|job| job.leave.joined());
+                if let Some(job) = job {
+                    job.leave.joined();
+                }
             }
             PresenceChange::Connected => return,
             PresenceChange::Left(reason) => {
@@ -192,7 +194,9 @@ impl Delegations {
                     return;
                 }
                 self.sessions.remove(&seat);
-                job.map(|job| job.leave.left(now, reason));
+                if let Some(job) = job {
+                    job.leave.left(now, reason);
+                }
             }
         }
         if let Some(serial) = self.by_seat.get(&seat).copied() {
@@ -206,7 +210,7 @@ impl Delegations {
         {
             queue.under_way -= 1;
             if let Answer::Limited(wait) = answer {
-                queue.not_before = queue.not_before.max(Some(now + wait));
+                queue.not_before = queue.not_before.max(Some(now + wait.min(LONGEST_LIMIT)));
             }
         }
         if let Some(job) = self.jobs.get_mut(&serial) {
@@ -235,7 +239,7 @@ impl Delegations {
         std::mem::take(&mut self.effects)
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.jobs.len()
     }
 

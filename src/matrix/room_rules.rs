@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::admission::Denied;
 use super::cache::Cache;
+use super::calls::server_of;
 use super::homeserver::{Homeserver, HomeserverError};
 use super::room_events::{RoomChange, RoomEvent, SLOT_TYPES, is_replaced, is_slot_open};
 use super::server_acl::ServerAcl;
@@ -29,6 +30,8 @@ const MOST_KEPT: usize = 4096;
 
 pub struct RoomRules {
     homeserver: Arc<Homeserver>,
+    /// The server whose users we can act as.
+    server_name: String,
     acls: Mutex<Cache<String, Option<Arc<ServerAcl>>>>,
     replaced: Mutex<Cache<String, bool>>,
     /// By room and slot: whether it is open.
@@ -55,17 +58,24 @@ impl Rules {
 }
 
 impl RoomRules {
-    pub fn new(homeserver: Arc<Homeserver>) -> RoomRules {
+    pub fn new(homeserver: Arc<Homeserver>, server_name: &str) -> RoomRules {
         RoomRules {
             homeserver,
+            server_name: server_name.to_owned(),
             acls: Mutex::new(Cache::new(MOST_KEPT)),
             replaced: Mutex::new(Cache::new(MOST_KEPT)),
             slots: Mutex::new(Cache::new(MOST_KEPT)),
         }
     }
 
-    /// `reader`: a local user who is in the room, as whom to read its state; `None` = as ourselves.
+    /// `reader`: a local user who is in the room, as whom to read its state; `None`: none is known. A user who was never in
+    /// it reads nothing, and one who has left it reads what was: neither may ask here.
     pub async fn of(&self, room_id: &str, slot_id: &str, reader: Option<&str>) -> Rules {
+        if self.knows(room_id, slot_id) {
+            return self.remembered(room_id, slot_id);
+        }
+        let found = if reader.is_none() { self.somebody_of_ours(room_id).await } else { None };
+        let reader = reader.or(found.as_deref());
         let read = |kind, key| self.homeserver.state_event(room_id, kind, key, reader);
         let acl = known(&self.acls, room_id.to_owned(), None, async {
             Ok(read("m.room.server_acl", "").await?.map(|content| Arc::new(ServerAcl::parse(&content))))
@@ -82,6 +92,30 @@ impl RoomRules {
         Rules { acl, slot_is_open, is_replaced }
     }
 
+    /// Synapse tells an application service who is in a room that any user of its server is in.
+    async fn somebody_of_ours(&self, room_id: &str) -> Option<String> {
+        if !self.homeserver.is_appservice() {
+            return None;
+        }
+        let members = self.homeserver.joined_members(room_id, None).await.ok()?;
+        members.into_iter().find(|member| server_of(member) == self.server_name)
+    }
+
+    fn knows(&self, room_id: &str, slot_id: &str) -> bool {
+        let (room, slot) = (room_id.to_owned(), (room_id.to_owned(), slot_id.to_owned()));
+        get(&self.acls, &room).is_some() && get(&self.replaced, &room).is_some() && get(&self.slots, &slot).is_some()
+    }
+
+    /// The same without asking anybody.
+    pub fn remembered(&self, room_id: &str, slot_id: &str) -> Rules {
+        let slot = (room_id.to_owned(), slot_id.to_owned());
+        Rules {
+            acl: get(&self.acls, &room_id.to_owned()).flatten(),
+            slot_is_open: get(&self.slots, &slot).unwrap_or(true),
+            is_replaced: get(&self.replaced, &room_id.to_owned()).unwrap_or(false),
+        }
+    }
+
     /// The homeserver told of a change.
     pub fn note(&self, event: &RoomEvent) {
         let room = event.room_id.clone();
@@ -92,6 +126,10 @@ impl RoomRules {
             RoomChange::Member { .. } | RoomChange::CallMember(_) => {}
         }
     }
+}
+
+fn get<K: Eq + Hash + Clone, V: Clone>(cache: &Mutex<Cache<K, V>>, key: &K) -> Option<V> {
+    cache.lock().expect("no panic while held").get(key, Instant::now())
 }
 
 fn insert<K: Eq + Hash + Clone, V: Clone>(cache: &Mutex<Cache<K, V>>, key: K, value: V, lifetime: Duration) {
@@ -105,16 +143,17 @@ async fn known<K: Eq + Hash + Clone, V: Clone>(
     unknown: V,
     reading: impl Future<Output = Result<V, HomeserverError>>,
 ) -> V {
-    let get = || cache.lock().expect("no panic while held").get(&key, Instant::now());
-    if let Some(known) = get() {
+    if let Some(known) = get(cache, &key) {
         return known;
     }
     let (value, lifetime) = match reading.await {
         Ok(value) => (value, READ_LIFETIME),
+        // The next one to come may have a better reader.
+        Err(HomeserverError::Forbidden | HomeserverError::Invalid) => return get(cache, &key).unwrap_or(unknown),
         Err(_) => (unknown, UNREADABLE_LIFETIME),
     };
     // We may have been told meanwhile, of something newer.
-    get().unwrap_or_else(|| {
+    get(cache, &key).unwrap_or_else(|| {
         insert(cache, key, value.clone(), lifetime);
         value
     })

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::unix_seconds;
 use super::delayed_events::DelayedEvents;
 use super::delayed_leaves::DelayedLeaves;
+use super::transactions::Inbox;
 use super::{Admission, Calls, Homeserver, Membership, Reaper, Revocations, RoomRules, RoomWatch};
 use crate::config::{AppServiceTokens, Config};
 use crate::metrics::Metrics;
@@ -38,7 +39,7 @@ impl MatrixRooms {
     ) -> Result<MatrixRooms, String> {
         let homeserver = Arc::new(Homeserver::new(&config, tokens)?);
         let membership = Arc::new(Membership::new(homeserver.clone(), &config.server_name));
-        let rules = Arc::new(RoomRules::new(homeserver.clone()));
+        let rules = Arc::new(RoomRules::new(homeserver.clone(), &config.server_name));
         let calls = Arc::new(Calls::new(&config.server_name, unix_seconds()));
         let revocations = Arc::new(Revocations::load(store, unix_seconds()).map_err(|e| e.to_string())?);
         let admission = Arc::new(Admission::new(
@@ -71,6 +72,17 @@ impl MatrixRooms {
     pub fn note(&self, presence: &Presence) {
         self.calls.note(presence, unix_seconds());
         self.delayed_leaves.presence(presence);
+    }
+
+    /// Does what the homeserver's transactions ask for, one after the other, until no more can come.
+    pub async fn act_on(&self, mut inbox: Inbox) {
+        while let Some(transaction) = inbox.next().await {
+            self.watch.transaction_arrived();
+            for event in &transaction.events {
+                self.watch.handle(event).await;
+            }
+            inbox.finished(transaction);
+        }
     }
 
     /// Looks after the rooms until `shutdown`.

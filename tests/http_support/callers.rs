@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use livekit_protocol as proto;
 use parlour::matrix::RoomEvent;
+use parlour::matrix::identity::CALL_SLOT;
 use parlour::net::PresenceChange;
 use parlour::store::Store;
 use prost::Message;
@@ -102,9 +103,8 @@ impl Caller {
     /// Waits for the word that it must leave.
     pub async fn leave(&mut self) -> (proto::DisconnectReason, proto::leave_request::Action) {
         loop {
-            match self.message().await.expect("a leave before the end") {
-                Signal::Leave(leave) => return (leave.reason(), leave.action()),
-                _ => {}
+            if let Signal::Leave(leave) = self.message().await.expect("a leave before the end") {
+                return (leave.reason(), leave.action());
             }
         }
     }
@@ -140,4 +140,13 @@ pub async fn tell(server: &Server, kind: &str, state_key: &str, sender: &str, co
     let watch = &server.app.rooms.watch;
     watch.transaction_arrived();
     watch.handle(&event(kind, state_key, sender, content)).await;
+}
+
+/// By both dialects of the token service.
+pub async fn refused(server: &Server, user: &str, status: u16, errcode: &str, words: &str) {
+    for (path, body) in [("/sfu/get", sfu_get(user)), ("/get_token", get_token(user, CALL_SLOT))] {
+        let (code, answer) = server.post_json(path, &body).await;
+        assert_eq!((code, answer["errcode"].as_str()), (status, Some(errcode)), "{path}: {answer}");
+        assert!(answer["error"].as_str().unwrap().contains(words), "{path}: {answer}");
+    }
 }

@@ -75,6 +75,21 @@ fn who_has_a_token_may_come_until_it_is_of_no_use() {
 }
 
 #[test]
+fn who_only_asks_is_reckoned_with_and_vouches_for_nobody() {
+    let calls = calls();
+    calls.expect_maybe(&member(ROOM, ALICE), participant(ROOM, ALICE, "D"), NOW);
+    assert!(calls.may_come(ROOM, ALICE, NOW));
+    assert_eq!(calls.participants_of(ROOM, ALICE).len(), 1);
+    assert!(calls.users_in(ROOM).is_empty() && calls.local_users_in(ROOM).is_empty());
+    calls.expect(&member(ROOM, ALICE), participant(ROOM, ALICE, "D"), NOW + 100, NOW);
+    calls.expect_maybe(&member(ROOM, ALICE), participant(ROOM, ALICE, "D"), NOW);
+    assert_eq!(calls.local_users_in(ROOM), [ALICE]);
+    calls.expect_maybe(&member(ROOM, "@bob:example.org"), participant(ROOM, "@bob:example.org", "D"), NOW);
+    calls.forget_expired(NOW + LONGEST_DECISION_S);
+    assert!(!calls.may_come(ROOM, "@bob:example.org", NOW) && calls.may_come(ROOM, ALICE, NOW));
+}
+
+#[test]
 fn who_leaves_may_come_back_with_a_fresh_token_and_who_is_removed_may_not() {
     for (reason, may) in [(LeaveReason::ClientInitiated, true), (LeaveReason::Removed, false)] {
         let calls = calls();

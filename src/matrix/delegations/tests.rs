@@ -273,6 +273,8 @@ enum Happening {
     Pass(u64),
     Mood(Mood),
     Crash,
+    /// In order, with a while until the next process starts.
+    Restart(u64),
 }
 
 fn happening(bad_days: bool) -> impl Strategy<Value = Happening> {
@@ -301,6 +303,7 @@ fn happening(bad_days: bool) -> impl Strategy<Value = Happening> {
         4 => prop_oneof![1u64..200, 1000u64..20_000, 20_000u64..4_000_000].prop_map(Happening::Pass),
         1 => mood.prop_map(Happening::Mood),
         1 => Just(Happening::Crash),
+        1 => (0u64..10_000).prop_map(Happening::Restart),
     ]
 }
 
@@ -333,6 +336,15 @@ fn live_through(happenings: Vec<Happening>) -> World {
                 world.mood = mood;
             }
             Happening::Crash => world.crash(),
+            Happening::Restart(ms) => {
+                for seat in 0..SEATS {
+                    while !world.people[seat as usize].sessions.is_empty() {
+                        world.leave(seat, LeaveReason::ServerShutdown);
+                    }
+                }
+                world.pass(Duration::from_millis(ms));
+                world.crash();
+            }
         }
     }
     world
@@ -349,7 +361,7 @@ fn goes_home(mut world: World) {
         }
     }
     world.pass(Duration::from_secs(3600 + 120));
-    assert_eq!(world.delegations.len(), 0, "all jobs are done");
+    assert_eq!(world.delegations.count(), 0, "all jobs are done");
     assert!(world.stored.is_empty(), "none is left in the store: {:?}", world.stored);
     for event in held {
         assert!(world.events[&event].sent, "event {event} was sent or ran out");
@@ -421,7 +433,7 @@ fn the_same_event_for_another_identity_moves_the_job() {
     world.delegate(1, 3600);
     world.join(2);
     world.hand_over(2, 0);
-    assert_eq!((world.delegations.len(), world.stored.len()), (1, 1));
+    assert_eq!((world.delegations.count(), world.stored.len()), (1, 1));
     world.pass(Duration::from_secs(3 * 3600));
     assert!(!world.events[&0].sent, "the first identity never came, and that does not matter any more");
 }
@@ -471,12 +483,24 @@ fn the_most_urgent_goes_first_and_a_limit_stops_all() {
         effects.iter().map(|e| if let Effect::Ask { serial, .. } = e { *serial } else { panic!("{e:?}") }).collect()
     };
     assert_eq!(asks(&mut delegations), [1, 2, 3, 4]);
+    delegations.answered(now, 3, Answer::Limited(SECOND));
     delegations.answered(now, 1, Answer::Limited(2 * SECOND));
     delegations.answered(now, 2, Answer::Done);
-    assert_eq!(delegations.advance(now), Some(now + 2 * SECOND));
+    assert_eq!(delegations.advance(now), Some(now + SECOND));
+    assert_eq!(delegations.advance(now + SECOND), Some(now + 2 * SECOND), "the longer wait counts");
     assert_eq!(asks(&mut delegations), [0; 0]);
     delegations.advance(now + 2 * SECOND);
-    assert_eq!(asks(&mut delegations), [1, 5], "two more are still under way");
+    assert_eq!(asks(&mut delegations), [1, 3, 5], "one more is still under way");
+}
+
+#[test]
+fn no_number_of_a_homeserver_or_a_client_is_too_large() {
+    let mut delegations = Delegations::default();
+    let now = Instant::now();
+    let serial = delegations.delegate(now, delegation(0, 0, Duration::MAX), None);
+    delegations.advance(now);
+    delegations.answered(now, serial, Answer::Limited(Duration::MAX));
+    assert_eq!(delegations.advance(now), Some(now + LONGEST_LIMIT));
 }
 
 #[test]

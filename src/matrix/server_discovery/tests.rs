@@ -325,3 +325,54 @@ fn a_delegation_lives_as_long_as_the_server_says_within_reason() {
     assert_eq!(lives("no-transform"), 24 * 3600);
     assert_eq!(lives("max-age=x"), 24 * 3600);
 }
+
+async fn client_api(discovery: &ServerDiscovery, server: &str) -> Result<String, FetchError> {
+    let answer = discovery.client_post(server, "/_matrix/x", &serde_json::json!({})).await?;
+    Ok(String::from_utf8(answer.body).unwrap())
+}
+
+#[tokio::test]
+async fn the_client_api_is_where_its_document_says() {
+    let mut world = World::new();
+    for name in
+        ["plain.test", "moved.test", "none.test", "broken.test", "http.test", "loop.test", "api.test", "internal.test"]
+    {
+        world.address(name);
+    }
+    let api = world.server(&["api.test"], &[]).await;
+    let inside = world.server_at(DENIED, &["internal.test"], &[]).await;
+    let document = |base: &str| format!("{{\"m.homeserver\": {{\"base_url\": \"{base}\"}}, \"more\": 1}}");
+    let https = world
+        .server(
+            &["plain.test", "moved.test", "none.test", "broken.test", "http.test", "loop.test", "127.0.0.2"],
+            &[
+                ("plain.test/.well-known/matrix/client", &document(&format!("https://api.test:{api}"))),
+                ("moved.test/.well-known/matrix/client", "-> /elsewhere"),
+                ("moved.test/elsewhere", &document(&format!("https://api.test:{api}/matrix/"))),
+                ("broken.test/.well-known/matrix/client", "{\"m.homeserver\": \"api.test\"}"),
+                ("http.test/.well-known/matrix/client", &document(&format!("http://api.test:{api}"))),
+                ("loop.test/.well-known/matrix/client", "-> /.well-known/matrix/client"),
+            ],
+        )
+        .await;
+    let discovery = world.discovery(https, 1).await;
+    for (server, reached) in [
+        ("plain.test", Ok(format!("{api} api.test:{api} /_matrix/x"))),
+        ("plain.test:8448", Ok(format!("{api} api.test:{api} /_matrix/x"))),
+        ("moved.test", Ok(format!("{api} api.test:{api} /matrix/_matrix/x"))),
+        ("none.test", Err(FetchError::NotFound)),
+        ("broken.test", Err(FetchError::NotFound)),
+        ("http.test", Err(FetchError::NotFound)),
+        ("loop.test", Err(FetchError::NotFound)),
+        ("unknown.test", Err(FetchError::NotFound)),
+        ("no name", Err(FetchError::NotFound)),
+    ] {
+        assert_eq!(client_api(&discovery, server).await, reached, "{server}");
+    }
+
+    // What the document names is guarded as the name itself.
+    let base = document(&format!("https://127.0.0.2:{inside}"));
+    let https = world.server(&["plain.test"], &[("plain.test/.well-known/matrix/client", &base)]).await;
+    let discovery = world.discovery(https, 1).await;
+    assert_eq!(client_api(&discovery, "plain.test").await, Err(FetchError::AddressDenied));
+}
