@@ -11,10 +11,11 @@
 //!   matrix ── OpenID, discovery ──▶ homeservers
 //! ```
 //!
-//! Four ways through it:
+//! Five ways through it:
 //!
-//! - **A join**: [`http`] checks who asks with [`matrix`] and hands out an access token; the WebSocket brings it back, and
+//! - **A join**: [`http`] checks who asks with [`matrix`], and whether the room has them, and hands out an access token; the WebSocket brings it back, and
 //!   [`net::Node::join`] takes it to the worker that has the room, where a [`livekit`] session puts a participant into it.
+//! - **A kick**: the homeserver tells of it, [`matrix::RoomWatch`] voids the tokens and has [`net::Node`] end the sessions.
 //! - **An offer**: the session gives it to the room; [`transport`] reads and answers the SDP, the room pairs its sections
 //!   with tracks and subscriptions (`sfu/publication.rs`, `sfu/subscription.rs`).
 //! - **A packet**: [`net`] reads a batch and hands other workers what is theirs, [`sfu::Sfu::receive`] finds the connection,
@@ -23,12 +24,14 @@
 //! - **A relayed packet**: [`net`] tells TURN from media by the first bytes and gives it to the worker's [`turn::Turn`]
 //!   (`net/relay.rs`), which knows the allocation and what its client may reach: a foreign peer leaves by a socket of its own,
 //!   our media and other relayed addresses are reached within the process (`net/wire.rs`).
+//! - **A kick**: the homeserver tells of it, `http/appservice.rs` has it on disk before it says thanks
+//!   ([`matrix::Transactions`]), [`matrix::RoomWatch`] voids the user's tokens and [`net::Node::remove`] ends the sessions.
 //!
 //! The modules, from the wire inwards:
 //!
 //! - [`config`]: one typed config; every default with its reason.
 //! - [`http`]: routes, WebSockets, health, metrics.
-//! - [`matrix`]: the homeserver side: OpenID, server discovery, identities.
+//! - [`matrix`]: the homeserver side: who somebody is, which rooms they are in, and so who may be in which call.
 //! - [`net`]: sockets, the worker threads, their handle.
 //! - [`livekit`]: LiveKit signalling as a state machine; access tokens. Pure.
 //! - [`sfu`]: rooms, participants, tracks, forwarding. Pure.

@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config};
-use crate::http::{self, App};
+use crate::http::{self, App, AppService};
 use crate::livekit::Keys;
-use crate::matrix::{MatrixRooms, setup};
+use crate::matrix::{MatrixRooms, Transactions, setup};
 use crate::metrics::Metrics;
 use crate::net::{self, Node, Presence, TurnOptions};
 use crate::sfu;
@@ -59,11 +59,24 @@ pub async fn run(config: Config) -> Result<(), String> {
     .map_err(|e| e.to_string())?;
     let rooms = MatrixRooms::new(config.clone(), tokens.as_ref(), &store, node.clone(), metrics.clone())?;
     tokio::spawn(watch_presence(presences, rooms.clone()));
-    let app = App::new(config.clone(), keys, node.clone(), rooms.clone(), metrics)?;
+    let appservice = match &tokens {
+        Some(tokens) => {
+            let (transactions, inbox) = Transactions::open(&store).map_err(|e| e.to_string())?;
+            let rooms = rooms.clone();
+            tokio::spawn(async move { rooms.act_on(inbox).await });
+            Some(AppService::new(&config, tokens, transactions))
+        }
+        None => None,
+    };
+    let app = App::new(config.clone(), keys, node.clone(), rooms.clone(), appservice, metrics)?;
     let listener = listen("http.listen", config.http.listen).await?;
     let tls_listener = match &config.tls {
         Some(tls) => Some(listen("tls.listen", tls.listen).await?),
         None => None,
+    };
+    let homeserver_listener = match config.appservice.listen {
+        Some(address) if config.appservice.enabled => Some(listen("appservice.listen", address).await?),
+        _ => None,
     };
 
     print!("{}", announcement(&config));
@@ -82,6 +95,9 @@ pub async fn run(config: Config) -> Result<(), String> {
     serving.spawn(http::serve(listener, app.clone(), shutdown.clone()));
     if let (Some(listener), Some(tls)) = (tls_listener, tls) {
         serving.spawn(http::serve_tls(listener, Arc::new(tls), app.clone(), shutdown.clone()));
+    }
+    if let Some(listener) = homeserver_listener {
+        serving.spawn(http::serve_homeserver(listener, app.clone(), shutdown.clone()));
     }
     let workers_failed = tokio::select! {
         () = signals.next() => false,

@@ -5,6 +5,7 @@ mod http_support;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
+use http_support::fake_rooms::{AS_TOKEN, HS_TOKEN};
 use http_support::{SECRET, Server};
 use serde_json::json;
 use tracing::Level;
@@ -78,7 +79,32 @@ async fn neither_secrets_nor_people_are_logged() {
         secrets.push(token.split('.').nth(2).unwrap().to_owned());
     }
 
+    let rooms = Server::with_rooms("").await;
+    secrets.extend([AS_TOKEN.to_owned(), HS_TOKEN.to_owned()]);
+    rooms.homeserver.rooms.join("!r:example.org", "@alice:example.org");
+    let call =
+        json!({"url": "wss://rtc.example.org/calls", "room_id": "!r:example.org", "slot_id": "s", "member_id": "m"});
+    let user = rooms.url("/_matrix/app/v1/users/@alice:example.org");
+    let token = rooms.url("/_matrix/client/v1/rtc/livekit/get_token");
+    assert_eq!(rooms.client.get(&user).bearer_auth("wrong").send().await.unwrap().status(), 401);
+    assert_eq!(rooms.client.get(&user).bearer_auth(HS_TOKEN).send().await.unwrap().status(), 404);
+    for (url, status) in [("wss://rtc.example.org/calls", 200), ("wss://elsewhere", 400)] {
+        let mut call = call.clone();
+        call["url"] = json!(url);
+        let request =
+            rooms.client.post(&token).bearer_auth(HS_TOKEN).header("x-matrix-user-identifier", "@alice:example.org");
+        assert_eq!(request.body(call.to_string()).send().await.unwrap().status(), status);
+    }
+    let leave = json!({
+        "type": "m.room.member", "state_key": "@alice:example.org", "room_id": "!r:example.org", "event_id": "$1",
+        "sender": "@alice:example.org", "content": {"membership": "leave"},
+    });
+    let transaction = rooms.client.put(rooms.url("/_matrix/app/v1/transactions/1")).bearer_auth(HS_TOKEN);
+    let transaction = transaction.body(json!({"events": [leave]}).to_string());
+    assert_eq!(transaction.send().await.unwrap().status(), 200);
+
     let (info, everything) = (info.text(), everything.text());
+    assert!(info.contains("refused a request with a wrong hs_token"), "{info}");
     assert!(
         info.contains("join refused: invalid authorization token: signature does not match verdict=\"token-invalid\""),
         "{info}"

@@ -231,6 +231,22 @@ async fn where_nothing_is_told_a_look_removes_who_has_left() {
 }
 
 #[tokio::test]
+async fn a_list_that_cannot_be_true_throws_nobody_out() {
+    let server = server("").await;
+    let mut alice = in_call(&server, ALICE).await;
+    let mut carol = in_call(&server, CAROL).await;
+    let rooms = &server.homeserver.rooms;
+    // Nobody is joined, says a homeserver that cannot be asked whether it is itself.
+    rooms.lock().without_msc4502 = true;
+    for user in [ALICE, BOB, CAROL] {
+        rooms.lock().lagging.insert((ROOM.into(), user.into()), usize::MAX);
+    }
+    server.app.rooms.watch.look().await;
+    alice.stays().await;
+    carol.stays().await;
+}
+
+#[tokio::test]
 async fn a_call_ends_when_our_server_has_left_its_room() {
     let server = server("").await;
     let mut alice = in_call(&server, ALICE).await;

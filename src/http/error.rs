@@ -60,6 +60,7 @@ impl From<Denied> for MatrixError {
             Denied::TooOften(_) | Denied::ServerTooOften(_) => (StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),
             Denied::NotJoined
             | Denied::CannotSeeRoom
+            | Denied::ServerNotInRoom
             | Denied::ServerNotAllowed
             | Denied::ServerDeniedByRoom
             | Denied::SlotClosed

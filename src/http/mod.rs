@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::net::Node;
 use rate_limit::RateLimit;
 
+mod appservice;
 pub mod calls;
 mod certificates;
 mod client_address;
@@ -31,6 +32,7 @@ mod delegation;
 mod discovery;
 mod error;
 mod health;
+mod homeserver_token;
 mod join_request;
 mod moderate;
 mod prefix;
@@ -44,8 +46,9 @@ mod tls;
 mod token;
 mod turn;
 
+pub use appservice::AppService;
 pub use discovery::well_known_document;
-pub use server::{serve, serve_tls};
+pub use server::{serve, serve_homeserver, serve_tls};
 pub use tls::Tls;
 
 /// What every request may need.
@@ -55,6 +58,7 @@ pub struct App {
     pub node: Node,
     pub openid: OpenId,
     pub rooms: MatrixRooms,
+    pub appservice: Option<AppService>,
     pub metrics: Arc<Metrics>,
     joins: RateLimit,
     tokens: RateLimit,
@@ -71,6 +75,7 @@ impl App {
         keys: Keys,
         node: Node,
         rooms: MatrixRooms,
+        appservice: Option<AppService>,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<App>, String> {
         Ok(Arc::new(App {
@@ -83,6 +88,7 @@ impl App {
             keys,
             node,
             rooms,
+            appservice,
             metrics,
         }))
     }
@@ -120,12 +126,20 @@ fn router(app: Arc<App>) -> Router {
         None => open.fallback(not_found),
     };
     // What is the operator's stays outside of CORS: no web page has any business with it.
-    open.layer(middleware::from_fn(cors::allow_every_origin))
+    let all = open
+        .layer(middleware::from_fn(cors::allow_every_origin))
         .route("/api/calls", get(calls::list).fallback(calls::method_not_allowed))
         .route("/api/calls/{*room}", delete(calls::end).fallback(calls::method_not_allowed))
-        .route("/metrics", get(health::metrics))
-        .layer(middleware::from_fn_with_state(app.clone(), request_id::trace))
-        .with_state(app)
+        .route("/metrics", get(health::metrics));
+    // A listener of its own keeps what is the homeserver's alone out of the world's reach.
+    let is_shared = app.appservice.is_some() && app.config.appservice.listen.is_none();
+    let all = if is_shared { all.merge(appservice::routes(&app)) } else { all };
+    all.layer(middleware::from_fn_with_state(app.clone(), request_id::trace)).with_state(app)
+}
+
+/// For the listener that only the homeserver reaches.
+fn homeserver_router(app: Arc<App>) -> Router {
+    appservice::router(&app).layer(middleware::from_fn_with_state(app.clone(), request_id::trace)).with_state(app)
 }
 
 /// LiveKit's words; a client that meets them on `/rtc/v1` tries the older dialect.

@@ -1,13 +1,13 @@
-//! Where a deployment puts us: routes also answer under the path of `public_url` and under the prefixes that today's
-//! guides give to the two services we stand in for, whether or not a proxy strips them.
+//! Where a deployment puts us: routes also answer under the paths of `public_url` and `appservice.url` and under the
+//! prefixes that today's guides give to the two services we stand in for, whether or not a proxy strips them.
 
 use axum::http::Uri;
 
 /// The token service's and the SFU's.
 const DEPLOYED: [&str; 2] = ["/livekit/jwt", "/livekit/sfu"];
 
-/// The URI as the router knows it: prefixes gone, slashes single. `public_path` is `""` or `/…` without a slash at its end.
-pub fn stripped(uri: &Uri, public_path: &str) -> Uri {
+/// The URI as the router knows it: prefixes gone, slashes single. `configured` are `""` or `/…` without a slash at the end.
+pub fn stripped(uri: &Uri, configured: &[String]) -> Uri {
     let mut path = String::with_capacity(uri.path().len());
     for c in uri.path().chars() {
         if c != '/' || !path.ends_with('/') {
@@ -15,7 +15,7 @@ pub fn stripped(uri: &Uri, public_path: &str) -> Uri {
         }
     }
     let mut rest = path.as_str();
-    for prefix in [public_path].into_iter().chain(DEPLOYED) {
+    for prefix in configured.iter().map(String::as_str).chain(DEPLOYED) {
         rest = without(rest, prefix);
     }
     let rest = if rest.is_empty() { "/" } else { rest };
@@ -50,8 +50,10 @@ mod tests {
             ("/rtc", "/calls", "/rtc"),
             ("/calls", "/calls", "/"),
             ("/livekit/jwt/sfu/get", "/livekit/jwt", "/sfu/get"),
+            ("/as/_matrix/app/v1/ping", "/calls", "/_matrix/app/v1/ping"),
         ] {
-            assert_eq!(stripped(&uri.parse().unwrap(), public_path).to_string(), expected, "{uri}");
+            let configured = [public_path.to_owned(), "/as".to_owned()];
+            assert_eq!(stripped(&uri.parse().unwrap(), &configured).to_string(), expected, "{uri}");
         }
     }
 }

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::client_address::{ClientAddress, client_address};
-use super::{App, Tls, prefix, router};
+use super::{App, Tls, homeserver_router, prefix, router};
 use crate::subscriber::subscriber;
 
 /// The headers of a request that is meant come in one or two packets.
@@ -50,22 +50,40 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `shutdown`; then finishes what is under way. The sockets of participants end when the worker ends them.
 pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: CancellationToken) {
-    listen(listener, None, app, shutdown).await;
+    let router = router(app.clone());
+    listen(listener, None, router, MOST_PER_ADDRESS, app, shutdown).await;
 }
 
 /// The same with TLS. What is TURN goes to the media workers.
 pub async fn serve_tls(listener: TcpListener, tls: Arc<Tls>, app: Arc<App>, shutdown: CancellationToken) {
     let watching = tokio::spawn(tls.certificates.clone().watch(shutdown.clone()));
-    listen(listener, Some(tls), app, shutdown).await;
+    let router = router(app.clone());
+    listen(listener, Some(tls), router, MOST_PER_ADDRESS, app, shutdown).await;
     let _ = watching.await;
 }
 
+/// Serves the homeserver's routes alone, at `appservice.listen`.
+pub async fn serve_homeserver(listener: TcpListener, app: Arc<App>, shutdown: CancellationToken) {
+    let router = homeserver_router(app.clone());
+    // It is one address and stands for all its users.
+    listen(listener, None, router, MOST_CONNECTIONS, app, shutdown).await;
+}
+
 /// Every listener has slots of its own: who fills up the one that the world reaches does not shut out the other.
-async fn listen(listener: TcpListener, tls: Option<Arc<Tls>>, app: Arc<App>, shutdown: CancellationToken) {
+async fn listen(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    router: Router,
+    most_per_address: usize,
+    app: Arc<App>,
+    shutdown: CancellationToken,
+) {
+    let urls = [&app.config.public_url, &app.config.appservice.url];
     let server = Arc::new(Server {
-        router: router(app.clone()),
-        public_path: app.config.public_url.path().trim_end_matches('/').to_owned(),
+        router,
+        prefixes: urls.map(|url| url.path().trim_end_matches('/').to_owned()),
         slots: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+        most_per_address,
         per_address: Mutex::default(),
         shutdown: shutdown.clone(),
         app: app.clone(),
@@ -102,9 +120,10 @@ pub(super) struct Server {
     pub shutdown: CancellationToken,
     tls: Option<Arc<Tls>>,
     router: Router,
-    /// The path of `public_url`, without a slash at its end.
-    public_path: String,
+    /// Paths of our URLs, without a slash at the end.
+    prefixes: [String; 2],
     slots: Arc<Semaphore>,
+    most_per_address: usize,
     per_address: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -157,7 +176,7 @@ impl Server {
 
     async fn call(self: Arc<Self>, request: hyper::Request<Incoming>, peer: IpAddr) -> Result<Response, Infallible> {
         let mut request: Request = request.map(Body::new);
-        *request.uri_mut() = prefix::stripped(request.uri(), &self.public_path);
+        *request.uri_mut() = prefix::stripped(request.uri(), &self.prefixes);
         let client = client_address(peer, request.headers(), &self.app.config.http.trusted_proxies);
         request.extensions_mut().insert(ClientAddress(client));
         let mut response = tower_service::Service::call(&mut self.router.clone(), request).await?;
@@ -182,7 +201,7 @@ impl Place {
         let address = subscriber(address);
         let mut counts = server.per_address.lock().expect("no panic while held");
         let count = counts.entry(address).or_default();
-        if *count >= MOST_PER_ADDRESS && !is_proxy {
+        if *count >= server.most_per_address && !is_proxy {
             return None;
         }
         *count += 1;

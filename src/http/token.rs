@@ -166,14 +166,23 @@ pub(super) fn admit(app: &App, client: ClientAddress) -> Result<(), MatrixError>
 }
 
 pub(super) async fn read_json<T: DeserializeOwned>(body: Body) -> Result<T, MatrixError> {
-    let bytes = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, LARGEST_BODY)).await;
+    read_json_within(body, LARGEST_BODY, BODY_TIMEOUT).await
+}
+
+/// `largest` in bytes.
+pub(super) async fn read_json_within<T: DeserializeOwned>(
+    body: Body,
+    largest: usize,
+    timeout: Duration,
+) -> Result<T, MatrixError> {
+    let bytes = tokio::time::timeout(timeout, axum::body::to_bytes(body, largest)).await;
     let bytes = match bytes {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(_)) => {
             return Err(MatrixError::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "M_TOO_LARGE",
-                "The request body is larger than 1 MiB or broke off.",
+                format!("The request body is larger than {} MiB or broke off.", largest >> 20),
             ));
         }
         Err(_) => {

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
+use tokio::time::timeout;
 
 use super::calls::{Participant, server_of};
 use super::identity::room_alias;
@@ -85,6 +86,8 @@ pub enum Denied {
         "Nobody of this server is in the room, so it cannot tell whether you are. Join the call through a server whose users are in the room."
     )]
     CannotSeeRoom,
+    #[error("Nobody of the other server is in this room, so its call server does not serve this call.")]
+    ServerNotInRoom,
     #[error("Your homeserver may not take part in calls here. The operator of this server can allow it.")]
     ServerNotAllowed,
     #[error(
@@ -114,6 +117,7 @@ impl Denied {
             Denied::NotJoined => "not-joined",
             Denied::CannotCheck => "cannot-check",
             Denied::CannotSeeRoom => "cannot-see-room",
+            Denied::ServerNotInRoom => "server-not-in-room",
             Denied::ServerNotAllowed => "server-not-allowed",
             Denied::ServerDeniedByRoom => "server-denied-by-acl",
             Denied::SlotClosed => "slot-closed",
@@ -198,6 +202,25 @@ impl Admission {
         Ok(Ticket { claims, alias, may_create })
     }
 
+    /// Whether one of our users may ask `server`, through our homeserver, for the call it hosts in a room. That one takes our
+    /// word for it, so this is checked whatever the configuration says of our own calls.
+    pub async fn elsewhere(&self, user: &str, server: &str, room_id: &str) -> Result<(), Denied> {
+        let verdict = self.decide_elsewhere(user, server, room_id).await;
+        self.count(verdict.as_ref().err());
+        verdict
+    }
+
+    async fn decide_elsewhere(&self, user: &str, server: &str, room_id: &str) -> Result<(), Denied> {
+        self.user_tokens.check(user).map_err(Denied::TooOften)?;
+        let mut witnesses = self.calls.local_users_in(room_id);
+        proven(self.membership.check(room_id, user, &witnesses).await)?;
+        witnesses.insert(0, user.to_owned());
+        proven(self.membership.check_server(room_id, server, &witnesses).await).map_err(|denied| match denied {
+            Denied::NotJoined => Denied::ServerNotInRoom,
+            other => other,
+        })
+    }
+
     /// Whether the holder of a token may use it now. A token without a Matrix member is the business of the app that
     /// minted it. To be followed by [`Admission::is_revoked`] once the participant is in: only the two together leave no gap
     /// in which somebody who is thrown out slips through.
@@ -222,17 +245,18 @@ impl Admission {
             self.within_quota(member, &participant)?;
         }
         let reader = self.rules_reader(member);
-        let asked = async {
-            tokio::join!(self.rules.of(&member.room, &member.slot, reader.as_deref()), self.is_joined(member),)
-        };
-        let Ok((rules, joined)) = tokio::time::timeout(CONNECT_PATIENCE, asked).await else {
-            tracing::warn!("the homeserver does not answer in time; somebody with a valid token is let in unchecked");
-            return Ok(());
-        };
-        if joined.is_ok_and(|joined| !joined) {
-            return Err(Denied::NotJoined);
+        let (joined, rules) = tokio::join!(
+            timeout(CONNECT_PATIENCE, self.is_joined(member)),
+            timeout(CONNECT_PATIENCE, self.rules.of(&member.room, &member.slot, reader.as_deref())),
+        );
+        match joined {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return Err(Denied::NotJoined),
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!("the homeserver does not say who is in a room; a valid token is taken for enough");
+            }
         }
-        rules.admits(server, &self.config.server_name)
+        rules.map_or(Ok(()), |rules| rules.admits(server, &self.config.server_name))
     }
 
     /// Whether `user` is in the room, for sure, also where that is not required for calls.
@@ -284,7 +308,19 @@ impl Admission {
             return Ok(true);
         }
         let witnesses = self.calls.local_users_in(&member.room);
-        self.membership.check(&member.room, &member.user, &witnesses).await
+        let user = self.membership.check(&member.room, &member.user, &witnesses);
+        let own = &self.config.server_name;
+        if server_of(&member.user) == own {
+            return user.await;
+        }
+        // Of a room that our server has left it only knows who was there then.
+        let (joined, in_sight) = tokio::join!(user, self.membership.check_server(&member.room, own, &witnesses));
+        match (joined, in_sight) {
+            (Ok(false), _) => Ok(false),
+            (joined, Ok(true)) => joined,
+            (_, Ok(false)) => Err(Unknown::NobodyInRoom),
+            (_, Err(unknown)) => Err(unknown),
+        }
     }
 
     /// As whom to read the room's state.
@@ -339,4 +375,35 @@ impl Pace {
 
 pub(super) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_names_every_reason() {
+        let page = include_str!("../../docs/moderation.md");
+        let wait = Duration::from_secs(1);
+        for denied in [
+            Denied::NotJoined,
+            Denied::CannotCheck,
+            Denied::CannotSeeRoom,
+            Denied::ServerNotInRoom,
+            Denied::ServerNotAllowed,
+            Denied::ServerDeniedByRoom,
+            Denied::SlotClosed,
+            Denied::RoomReplaced,
+            Denied::Revoked,
+            Denied::TooManySessions,
+            Denied::TooManyOfServer,
+            Denied::TooOften(wait),
+            Denied::ServerTooOften(wait),
+        ] {
+            assert!(page.contains(&format!("\n| `{}` | ", denied.as_str())), "{}", denied.as_str());
+            let text = denied.to_string();
+            assert!(text.ends_with('.') && text.contains(['.', ';']), "{text}");
+        }
+        assert!(page.contains(&format!("within {} s", CONNECT_PATIENCE.as_secs())));
+    }
 }

@@ -1,11 +1,12 @@
-//! The homeserver side: who a caller is, and where other homeservers are.
+//! The homeserver side: who a caller is, where other homeservers are, and what a room says about its call.
 //!
 //! `http::token` asks [`OpenId`] who holds an OpenID token. For a caller of our own server that is one request to the
 //! configured homeserver. For everybody else [`ServerDiscovery`] finds the caller's homeserver, and [`GuardedClient`]
 //! talks to it without ever connecting to an address that [`AddressGuard`] forbids.
 //!
-//! [`DelayedLeaves`] has the homeserver end the membership of members whose client has vanished from the call: `delegations`
-//! and `delayed_leave` decide, `delayed_events` asks the homeserver.
+//! [`MatrixRooms`] has the rest: [`Admission`] decides who gets into a call, by [`Membership`] and [`RoomRules`], which ask the
+//! [`Homeserver`]; [`RoomWatch`] ends what a room no longer allows; [`Calls`] knows who is where. [`DelayedLeaves`] has the
+//! homeserver end the membership of members whose client has vanished from the call.
 
 pub mod address_guard;
 pub mod admission;
@@ -30,6 +31,7 @@ pub mod rooms;
 pub mod server_acl;
 pub mod server_discovery;
 pub mod setup;
+pub mod transactions;
 
 mod cache;
 mod server_name;
@@ -50,3 +52,4 @@ pub use room_rules::RoomRules;
 pub use room_watch::RoomWatch;
 pub use rooms::MatrixRooms;
 pub use server_discovery::ServerDiscovery;
+pub use transactions::Transactions;

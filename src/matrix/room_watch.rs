@@ -31,6 +31,9 @@ const THOROUGH_INTERVAL: Duration = Duration::from_secs(300);
 /// An event that comes later than this was held up somewhere, and what it tells may be over: who left may be back.
 const STALE: Duration = Duration::from_secs(30);
 
+/// Local users as whom a room is looked at before it is given up for now.
+const MOST_WITNESSES: usize = 3;
+
 pub struct RoomWatch {
     config: Arc<Config>,
     homeserver: Arc<Homeserver>,
@@ -136,36 +139,37 @@ impl RoomWatch {
     /// Compares who is in each call with who is in its room.
     pub async fn look(&self) {
         for room_id in self.calls.rooms() {
-            self.look_at(&room_id).await;
+            if let Err(error) = self.look_at(&room_id).await {
+                tracing::info!(%error, "cannot look who is in the rooms of calls; everybody stays");
+                return;
+            }
         }
     }
 
-    async fn look_at(&self, room_id: &str) {
+    /// The error: no room can be looked at now.
+    async fn look_at(&self, room_id: &str) -> Result<(), HomeserverError> {
         // Before asking: who comes while we ask may be missing from the answer.
         let users = self.calls.users_in(room_id);
         let mut witnesses: Vec<Option<String>> = self.calls.local_users_in(room_id).into_iter().map(Some).collect();
         witnesses.truncate(MOST_WITNESSES);
         witnesses.push(None);
-        let mut forbidden = false;
         for witness in witnesses {
             match self.homeserver.joined_members(room_id, witness.as_deref()).await {
-                Ok(members) => {
+                // A list without anybody of ours is none that our homeserver can vouch for.
+                Ok(members) if members.iter().any(|member| server_of(member) == self.config.server_name) => {
                     for user in users.iter().filter(|user| !members.contains(*user)) {
                         self.expel(room_id, user, "not-joined").await;
                     }
-                    return;
+                    return Ok(());
                 }
-                Err(HomeserverError::Forbidden | HomeserverError::NotSupported) => forbidden = true,
-                Err(error) => {
-                    tracing::debug!(%error, "cannot look who is in a room; everybody stays");
-                    return;
-                }
+                Ok(_) | Err(HomeserverError::Forbidden | HomeserverError::NotSupported) => {}
+                Err(HomeserverError::Invalid | HomeserverError::BadAnswer) => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
         // Nobody of ours may look any more: we may have left it altogether.
-        if forbidden {
-            self.end_if_we_left(room_id).await;
-        }
+        self.end_if_we_left(room_id).await;
+        Ok(())
     }
 
     async fn has_left(&self, room_id: &str, user: &str, is_stale: bool) {
@@ -173,7 +177,8 @@ impl RoomWatch {
         if !self.calls.may_come(room_id, user, unix_seconds()) {
             return;
         }
-        if is_stale {
+        // Nobody is there to be thrown out by mistake when it is only about tokens of before a restart.
+        if is_stale && !self.calls.participants_of(room_id, user).is_empty() {
             let witnesses = self.calls.local_users_in(room_id);
             if self.membership.check(room_id, user, &witnesses).await == Ok(true) {
                 return;
@@ -248,9 +253,6 @@ impl RoomWatch {
         last.is_none_or(|last| last.elapsed() >= QUIET)
     }
 }
-
-/// Local users as whom a room is looked at before it is given up for now.
-const MOST_WITNESSES: usize = 3;
 
 fn is_stale(event: &RoomEvent) -> bool {
     let sent = Duration::from_millis(event.sent_ms).as_secs();

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::unix_seconds;
 use super::delayed_events::DelayedEvents;
 use super::delayed_leaves::DelayedLeaves;
+use super::transactions::Inbox;
 use super::{Admission, Calls, Homeserver, Membership, Reaper, Revocations, RoomRules, RoomWatch};
 use crate::config::{AppServiceTokens, Config};
 use crate::metrics::Metrics;
@@ -71,6 +72,17 @@ impl MatrixRooms {
     pub fn note(&self, presence: &Presence) {
         self.calls.note(presence, unix_seconds());
         self.delayed_leaves.presence(presence);
+    }
+
+    /// Does what the homeserver's transactions ask for, one after the other, until no more can come.
+    pub async fn act_on(&self, mut inbox: Inbox) {
+        while let Some(transaction) = inbox.next().await {
+            self.watch.transaction_arrived();
+            for event in &transaction.events {
+                self.watch.handle(event).await;
+            }
+            inbox.finished(transaction);
+        }
     }
 
     /// Looks after the rooms until `shutdown`.

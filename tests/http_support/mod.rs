@@ -14,9 +14,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use parlour::config::Config;
-use parlour::http::{self, App};
+use parlour::http::{self, App, AppService};
 use parlour::livekit::access_token::Keys;
-use parlour::matrix::MatrixRooms;
+use parlour::matrix::{MatrixRooms, Transactions};
 use parlour::metrics::Metrics;
 use parlour::net::{self, Node, Presence};
 use parlour::sfu::{Limits, RoomOptions};
@@ -28,9 +28,11 @@ use tokio_util::sync::CancellationToken;
 
 pub mod callers;
 pub mod fake_delays;
+pub mod fake_federation;
 pub mod fake_rooms;
 
 use fake_delays::FakeDelays;
+use fake_federation::FakeFederation;
 use fake_rooms::{AS_TOKEN, FakeRooms, HS_TOKEN};
 
 pub const KEY: &str = "testkey";
@@ -39,6 +41,8 @@ pub const PUBLIC_URL: &str = "https://rtc.example.org/calls";
 
 pub struct Server {
     pub address: SocketAddr,
+    /// The listener for the homeserver alone, if there is one.
+    pub homeserver_listener: Option<SocketAddr>,
     pub node: Node,
     pub keys: Keys,
     pub metrics: Arc<Metrics>,
@@ -94,14 +98,27 @@ impl Server {
                 }
             }
         });
-        let app = App::new(config, keys.clone(), node.clone(), rooms, metrics.clone()).unwrap();
+        let appservice = tokens.map(|tokens| {
+            let (transactions, inbox) = Transactions::open(&store).unwrap();
+            let rooms = rooms.clone();
+            tokio::spawn(async move { rooms.act_on(inbox).await });
+            AppService::new(&config, &tokens, transactions)
+        });
+        let own_listener = config.appservice.listen.is_some();
+        let app = App::new(config, keys.clone(), node.clone(), rooms, appservice, metrics.clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         tokio::spawn(http::serve(listener, app.clone(), shutdown.clone()));
+        let mut homeserver_listener = None;
+        if own_listener {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            homeserver_listener = listener.local_addr().ok();
+            tokio::spawn(http::serve_homeserver(listener, app.clone(), shutdown.clone()));
+        }
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let presence = Mutex::new(presences);
-        Server { address, node, keys, metrics, app, homeserver, shutdown, client, presence }
+        Server { address, homeserver_listener, node, keys, metrics, app, homeserver, shutdown, client, presence }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -197,6 +214,7 @@ pub struct Homeserver {
     pub requests: Arc<AtomicUsize>,
     /// What it tells its application service.
     pub rooms: FakeRooms,
+    pub federation: FakeFederation,
     pub delays: FakeDelays,
 }
 
@@ -206,10 +224,11 @@ impl Homeserver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let rooms = FakeRooms::default();
-        let delays = FakeDelays::default();
-        let router = Homeserver::router(requests.clone()).merge(rooms.router()).merge(delays.router());
+        let (federation, delays) = (FakeFederation::default(), FakeDelays::default());
+        let own = Homeserver::router(requests.clone()).merge(rooms.router());
+        let router = own.merge(federation.router()).merge(delays.router());
         tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
-        Homeserver { address, requests, rooms, delays }
+        Homeserver { address, requests, rooms, federation, delays }
     }
 
     pub fn router(requests: Arc<AtomicUsize>) -> Router {
