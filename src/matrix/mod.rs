@@ -5,10 +5,8 @@
 //! talks to it without ever connecting to an address that [`AddressGuard`] forbids.
 //!
 //! [`MatrixRooms`] has the rest: [`Admission`] decides who gets into a call, by [`Membership`] and [`RoomRules`], which ask the
-//! [`Homeserver`]; [`RoomWatch`] ends what a room no longer allows; [`Calls`] knows who is where.
-//!
-//! [`DelayedLeaves`] has the homeserver end the membership of members whose client has vanished from the call: `delegations`
-//! and `delayed_leave` decide, `delayed_events` asks the homeserver.
+//! [`Homeserver`]; [`RoomWatch`] ends what a room no longer allows; [`Calls`] knows who is where. [`DelayedLeaves`] has the
+//! homeserver end the membership of members whose client has vanished from the call.
 
 pub mod address_guard;
 pub mod admission;
