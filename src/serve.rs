@@ -58,7 +58,7 @@ pub async fn run(config: Config) -> Result<(), String> {
     })
     .map_err(|e| e.to_string())?;
     let rooms = MatrixRooms::new(config.clone(), tokens.as_ref(), &store, node.clone(), metrics.clone())?;
-    tokio::spawn(watch_presence(presences, rooms.clone()));
+    tokio::spawn(watch_presence(presences, rooms.observer()));
     let appservice = match &tokens {
         Some(tokens) => {
             let (transactions, inbox) = Transactions::open(&store).map_err(|e| e.to_string())?;
@@ -117,9 +117,9 @@ pub async fn run(config: Config) -> Result<(), String> {
 }
 
 /// Tells all who need to know who comes and goes, each in the order in which it happened.
-async fn watch_presence(mut presences: mpsc::UnboundedReceiver<Presence>, rooms: MatrixRooms) {
+async fn watch_presence(mut presences: mpsc::UnboundedReceiver<Presence>, note: impl Fn(&Presence)) {
     while let Some(presence) = presences.recv().await {
-        rooms.note(&presence);
+        note(&presence);
     }
 }
 

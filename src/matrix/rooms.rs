@@ -68,10 +68,13 @@ impl MatrixRooms {
         Ok(MatrixRooms { homeserver, calls, admission, watch, reaper, delayed_leaves })
     }
 
-    /// Somebody came or went. To be called in order.
-    pub fn note(&self, presence: &Presence) {
-        self.calls.note(presence, unix_seconds());
-        self.delayed_leaves.presence(presence);
+    /// To be called whenever somebody came or went, in order. Holds no [`Node`], which may end while the last reports are read.
+    pub fn observer(&self) -> impl Fn(&Presence) + Send + use<> {
+        let (calls, delayed_leaves) = (self.calls.clone(), self.delayed_leaves.clone());
+        move |presence| {
+            calls.note(presence, unix_seconds());
+            delayed_leaves.presence(presence);
+        }
     }
 
     /// Does what the homeserver's transactions ask for, one after the other, until no more can come.

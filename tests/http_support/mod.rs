@@ -90,10 +90,10 @@ impl Server {
         let rooms = MatrixRooms::new(config.clone(), tokens.as_ref(), &store, node.clone(), metrics.clone()).unwrap();
         let (presence, presences) = mpsc::unbounded_channel();
         tokio::spawn({
-            let rooms = rooms.clone();
+            let note = rooms.observer();
             async move {
                 while let Some(report) = reports.recv().await {
-                    rooms.note(&report);
+                    note(&report);
                     let _ = presence.send(report);
                 }
             }
