@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -119,7 +120,10 @@ pub async fn run(config: Config) -> Result<(), String> {
 /// Tells all who need to know who comes and goes, each in the order in which it happened.
 async fn watch_presence(mut presences: mpsc::UnboundedReceiver<Presence>, note: impl Fn(&Presence)) {
     while let Some(presence) = presences.recv().await {
-        note(&presence);
+        // Should one report make us panic, the others are needed all the same: else nobody's leave would be noticed.
+        if catch_unwind(AssertUnwindSafe(|| note(&presence))).is_err() {
+            tracing::error!(participant = %presence.sid, "a report of who comes and goes made us panic; it is skipped");
+        }
     }
 }
 

@@ -5,9 +5,9 @@ mod http_support;
 use http_support::{PUBLIC_URL, Server};
 use serde_json::{Value, json};
 
-/// Trap: a `url` without a homeserver that hands requests on keeps the newest Element Call from publishing.
+/// Trap: without such a homeserver the `url` keeps the newest Element Call from publishing.
 #[tokio::test]
-async fn discovery_documents_name_a_url_only_when_the_homeserver_hands_requests_on() {
+async fn trap_4_discovery_documents_name_a_url_only_when_the_homeserver_hands_requests_on() {
     const TOKENS: &str =
         "as_token = \"0123456789abcdef0123456789abcdef\"\nhs_token = \"fedcba9876543210fedcba9876543210\"";
     for (proxied, url) in [(false, None), (true, Some("wss://rtc.example.org/calls"))] {
@@ -23,8 +23,9 @@ async fn discovery_documents_name_a_url_only_when_the_homeserver_hands_requests_
     }
 }
 
+/// Trap: an answer without any transport keeps clients from looking at the well-known document.
 #[tokio::test]
-async fn discovery_documents_name_the_service() {
+async fn trap_17_discovery_documents_always_name_the_service() {
     let server = Server::start().await;
     let transport = json!({"type": "livekit", "livekit_service_url": PUBLIC_URL});
     let well_known: Value = server.get("/.well-known/matrix/client").await.json().await.unwrap();

@@ -58,8 +58,9 @@ fn entries(yaml: &str) -> BTreeMap<String, Value> {
         .collect()
 }
 
+/// Trap: Synapse ignores a misspelled key, `…msc4502.scope` for one, and does not start with an unknown scope.
 #[test]
-fn the_registration_has_what_synapse_reads() {
+fn trap_18_the_registration_has_what_synapse_reads() {
     let operator = Operator::with("[appservice]\nenabled = true\nlisten = \"127.0.0.1:8090\"\n");
     let output = operator.runs("registration", &[]);
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -79,7 +80,6 @@ fn the_registration_has_what_synapse_reads() {
             "aliases": [],
             "rooms": [],
         },
-        // Trap: Synapse ignores a misspelled key, `…msc4502.scope` for one, and does not start with an unknown scope.
         "io.element.msc4502.scopes": ["urn:matrix:client:io.element.msc4502:rooms:is_joined"],
         "io.element.msc4512.proxy_prefix": "rtc/livekit",
         "io.element.msc4512.proxy_url": "http://127.0.0.1:8090",

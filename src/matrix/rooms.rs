@@ -2,8 +2,10 @@
 //!
 //! `serve` makes one and runs it; `http` asks its parts.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::unix_seconds;
@@ -82,7 +84,11 @@ impl MatrixRooms {
         while let Some(transaction) = inbox.next().await {
             self.watch.transaction_arrived();
             for event in &transaction.events {
-                self.watch.handle(event).await;
+                // Should one make us panic, the others still have to be heard: kicks among them.
+                let handled = AssertUnwindSafe(self.watch.handle(event)).catch_unwind().await;
+                if handled.is_err() {
+                    tracing::error!("a room event made the watch over rooms panic; it is skipped");
+                }
             }
             inbox.finished(transaction);
         }
