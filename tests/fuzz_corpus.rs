@@ -10,6 +10,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use livekit_protocol as proto;
 use parlour::livekit::{Claims, decode_join_request, decode_request, decode_request_text};
+use parlour::matrix::RoomEvent;
 use parlour::rtp::dependency_descriptor::Descriptor;
 use parlour::rtp::header::{Form, Header, HeaderWriter, Packet};
 use parlour::rtp::{h264, ntp, red, rtcp, twcc, vp8, vp9};
@@ -41,6 +42,11 @@ fn replay(target: &str, check: fn(&[u8])) {
 #[test]
 fn estimator_feedback() {
     replay("estimator_feedback", fuzz::estimator_feedback);
+}
+
+#[test]
+fn room_event() {
+    replay("room_event", fuzz::room_event);
 }
 
 #[test]
@@ -169,11 +175,15 @@ fn seeds_get_through_the_readers() {
             "join_request" => decode_join_request(&base64(&bytes)).is_ok(),
             "data_packet" => proto::DataPacket::decode(&bytes[..]).is_ok_and(|packet| packet.value.is_some()),
             "access_token" => serde_json::from_slice::<Claims>(&bytes).is_ok_and(|claims| claims.video.is_some()),
+            "room_event" => serde_json::from_slice(&bytes).is_ok_and(|json| RoomEvent::parse(&json).is_some()),
             _ => true,
         };
         assert!(understood, "{target}/{name}");
     }
 }
+
+const CALL_MEMBER: &str = r#"{"application":"m.call","call_id":"","device_id":"D","expires":14400000,"focus_active":{"type":"livekit",
+"focus_selection":"multi_sfu"},"foci_preferred":[{"type":"livekit","livekit_service_url":"https://rtc.example.org"}]}"#;
 
 const CLAIMS: &str = r#"{"iss":"key","sub":"@a:b","exp":1700000000,"nbf":1.6e9,"attributes":{"k":"v"},"kind":"standard",
 "video":{"room":"r","roomJoin":true,"canPublish":false,"canPublishSources":["camera"]},"name":"?~>"}"#;
@@ -221,6 +231,19 @@ fn reads_as_rtcp(bytes: &[u8]) -> bool {
 fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut seeds = Vec::new();
     let mut add = |target, name: &str, bytes: &[u8]| seeds.push((target, format!("seed-{name}"), bytes.to_vec()));
+
+    for (name, kind, state_key, content) in [
+        ("ban", "m.room.member", "@b:example.org", r#"{"membership":"ban"}"#),
+        ("acl", "m.room.server_acl", "", r#"{"allow":["*"],"deny":["*.evil.org"],"allow_ip_literals":false}"#),
+        ("slot", "org.matrix.msc4143.rtc.slot", "m.call#ROOM", r#"{"status":"closed"}"#),
+        ("tombstone", "m.room.tombstone", "", r#"{"replacement_room":"!b:example.org"}"#),
+        ("membership", "org.matrix.msc3401.call.member", "_@a:example.org_D_m.call", CALL_MEMBER),
+    ] {
+        let event = format!(
+            r#"{{"type":"{kind}","state_key":"{state_key}","content":{content},"room_id":"!a:example.org","sender":"@a:example.org","origin_server_ts":1700000000000}}"#
+        );
+        add("room_event", name, event.as_bytes());
+    }
 
     add("sdp_parse", "firefox", FIREFOX_OFFER.as_bytes());
     add("sdp_parse", "small", SMALL_SDP.as_bytes());

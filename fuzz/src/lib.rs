@@ -13,6 +13,7 @@ use base64::prelude::BASE64_URL_SAFE;
 use livekit_protocol as proto;
 use parlour::livekit::data::{Sender, Upstream};
 use parlour::livekit::{Claims, Keys, TokenError, decode_join_request, decode_request, decode_request_text};
+use parlour::matrix::room_events::{RoomChange, RoomEvent};
 use parlour::rtp::dependency_descriptor::{self, Descriptor};
 use parlour::rtp::header::{Form, HeaderWriter, Packet};
 use parlour::rtp::{ActiveTargets, DependencyRewrite, h264, red, rtcp, twcc, vp8, vp9};
@@ -401,6 +402,24 @@ pub fn access_token(data: &[u8]) {
         Err(error) => {
             assert!(matches!(error, TokenError::Invalid(_)) && (claims.exp.is_none() || claims.nbf > claims.exp));
         }
+    }
+}
+
+/// An event of a homeserver's transaction: what is taken from it is bounded, and an access control list says the same of a
+/// server however it is asked.
+pub fn room_event(data: &[u8]) {
+    let Some(event) = serde_json::from_slice(data).ok().and_then(|json| RoomEvent::parse(&json)) else {
+        return;
+    };
+    for id in [&event.room_id, &event.sender] {
+        assert!((1..=255).contains(&id.len()));
+    }
+    match &event.change {
+        RoomChange::Member { user, .. } => assert!(user.len() <= 255 && user.starts_with('@')),
+        RoomChange::Slot { id, .. } => assert!(id.len() <= 255),
+        RoomChange::CallMember(member) => assert!(member.state_key.len() <= 255 && member.user == event.sender),
+        RoomChange::ServerAcl(acl) => assert_eq!(acl.allows("Example.org:8448"), acl.allows("example.org")),
+        RoomChange::Tombstone(_) => {}
     }
 }
 
