@@ -108,6 +108,9 @@ struct Job {
     delegation: Delegation,
     leave: DelayedLeave,
     place: Place,
+    /// Whether the participant has been in the call with it, and whether another session has come since.
+    was_in: bool,
+    has_returned: bool,
 }
 
 /// Where a job waits.
@@ -142,18 +145,22 @@ impl Delegations {
     pub fn delegate(&mut self, now: Instant, delegation: Delegation, restarted_at: Option<Instant>) -> Serial {
         let is_in = self.sessions.contains_key(&delegation.seat());
         let leave = DelayedLeave::delegated(now, delegation.delay, restarted_at, is_in);
-        self.insert(now, delegation, leave)
+        self.insert(now, delegation, leave, is_in)
     }
 
     /// Takes up what an earlier process had.
     pub fn reload(&mut self, now: Instant, delegation: Delegation) -> Serial {
         let leave = DelayedLeave::reloaded(now, delegation.delay);
-        self.insert(now, delegation, leave)
+        self.insert(now, delegation, leave, true)
     }
 
-    fn insert(&mut self, now: Instant, delegation: Delegation, leave: DelayedLeave) -> Serial {
-        if let Some(older) = self.by_seat.get(&delegation.seat()).copied() {
-            self.remove(older);
+    fn insert(&mut self, now: Instant, delegation: Delegation, leave: DelayedLeave, was_in: bool) -> Serial {
+        if let Some(older) = self.by_seat.get(&delegation.seat()).copied()
+            && let Some(job) = self.remove(older)
+            && job.has_returned
+            && job.delegation.delay_id != delegation.delay_id
+        {
+            self.send_for_good(job.delegation);
         }
         // Two jobs for one event would send each other's leave.
         if let Some(elsewhere) = self.by_event.get(&delegation.event()).copied()
@@ -166,9 +173,22 @@ impl Delegations {
         self.by_seat.insert(delegation.seat(), serial);
         self.by_event.insert(delegation.event(), serial);
         *self.per_user.entry(delegation.user.clone()).or_default() += 1;
-        self.jobs.insert(serial, Job { delegation, leave, place: Place::Nowhere });
+        let job = Job { delegation, leave, place: Place::Nowhere, was_in, has_returned: false };
+        self.jobs.insert(serial, job);
         self.settle(now, serial);
         serial
+    }
+
+    /// Ends the membership of a page that is no more: the participant came back with a new delayed leave, so the page was
+    /// reloaded. To the others it is a member as before, and they would never send its keys to the new page; the new page
+    /// sees that its membership is gone, and joins anew. Tried once: it fails for good where the old event is gone.
+    fn send_for_good(&mut self, delegation: Delegation) {
+        self.last += 1;
+        let server = delegation.server().to_owned();
+        self.queues.entry(server.clone()).or_default().under_way += 1;
+        self.under_way.insert(self.last, server);
+        let Delegation { user, delay_id, .. } = delegation;
+        self.effects.push(Effect::Ask { serial: self.last, request: Request::Send, user, delay_id });
     }
 
     /// The job could not be stored, and its client was told so.
@@ -184,6 +204,8 @@ impl Delegations {
                 self.sessions.entry(seat.clone()).or_default().push(presence.sid.clone());
                 if let Some(job) = job {
                     job.leave.joined();
+                    job.has_returned = job.was_in;
+                    job.was_in = true;
                 }
             }
             PresenceChange::Connected => return,
