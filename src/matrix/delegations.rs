@@ -1,11 +1,11 @@
 //! All delayed leaves that were delegated to us, who is in which call, and whose turn it is to ask its homeserver. PURE.
 //!
 //! One job per participant, which is the LiveKit room with the identity in it, and one per delayed event: a client that
-//! delegates anew, or the same event for another identity, replaces its job, which then asks for nothing any more. Each
-//! homeserver is asked a few things at a time, the most urgent first, and nothing while it says "too many requests".
+//! delegates anew, or the same event for another identity, replaces its job, which then asks for nothing any more,
+//! unless the page was reloaded between the two. Each homeserver is asked a few things at a time, the most urgent first, and nothing while it says "too many requests".
 //! Driven by `delayed_leaves`; what becomes of a single job is `delayed_leave`'s.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,9 @@ const MOST_PER_USER: usize = 100;
 
 /// More than we have participants, as not all of them are there yet.
 const MOST: usize = 20_000;
+
+/// Of one homeserver; a call of this size that reloads as one would be the first.
+const MOST_FAREWELLS: usize = 200;
 
 /// A delayed leave that a client has handed over, as it is kept in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +111,9 @@ struct Job {
     delegation: Delegation,
     leave: DelayedLeave,
     place: Place,
+    /// Whether the participant has been in the call with it, and whether another session has come since.
+    was_in: bool,
+    has_returned: bool,
 }
 
 /// Where a job waits.
@@ -121,6 +127,8 @@ enum Place {
 /// The jobs that want to ask one homeserver.
 #[derive(Default)]
 struct Queue {
+    /// Leaves of pages that were reloaded.
+    farewells: VecDeque<Delegation>,
     ready: BTreeSet<(Instant, Serial)>,
     under_way: usize,
     not_before: Option<Instant>,
@@ -142,18 +150,25 @@ impl Delegations {
     pub fn delegate(&mut self, now: Instant, delegation: Delegation, restarted_at: Option<Instant>) -> Serial {
         let is_in = self.sessions.contains_key(&delegation.seat());
         let leave = DelayedLeave::delegated(now, delegation.delay, restarted_at, is_in);
-        self.insert(now, delegation, leave)
+        self.insert(now, delegation, leave, is_in)
     }
 
     /// Takes up what an earlier process had.
     pub fn reload(&mut self, now: Instant, delegation: Delegation) -> Serial {
         let leave = DelayedLeave::reloaded(now, delegation.delay);
-        self.insert(now, delegation, leave)
+        self.insert(now, delegation, leave, true)
     }
 
-    fn insert(&mut self, now: Instant, delegation: Delegation, leave: DelayedLeave) -> Serial {
-        if let Some(older) = self.by_seat.get(&delegation.seat()).copied() {
-            self.remove(older);
+    fn insert(&mut self, now: Instant, delegation: Delegation, leave: DelayedLeave, was_in: bool) -> Serial {
+        if let Some(older) = self.by_seat.get(&delegation.seat()).copied()
+            && let Some(job) = self.remove(older)
+            && job.has_returned
+            && job.delegation.delay_id != delegation.delay_id
+        {
+            self.send_for_good(job.delegation);
+        }
+        if let Some(queue) = self.queues.get_mut(delegation.server()) {
+            queue.farewells.retain(|farewell| farewell.delay_id != delegation.delay_id);
         }
         // Two jobs for one event would send each other's leave.
         if let Some(elsewhere) = self.by_event.get(&delegation.event()).copied()
@@ -166,9 +181,20 @@ impl Delegations {
         self.by_seat.insert(delegation.seat(), serial);
         self.by_event.insert(delegation.event(), serial);
         *self.per_user.entry(delegation.user.clone()).or_default() += 1;
-        self.jobs.insert(serial, Job { delegation, leave, place: Place::Nowhere });
+        let job = Job { delegation, leave, place: Place::Nowhere, was_in, has_returned: false };
+        self.jobs.insert(serial, job);
         self.settle(now, serial);
         serial
+    }
+
+    /// Ends the membership of a page that is no more: the participant came back with a new delayed leave, so the page was
+    /// reloaded. To the others it is a member as before, and they would never send its keys to the new page; the new page
+    /// sees that its membership is gone, and joins anew. Tried once: most failures are that the event is gone.
+    fn send_for_good(&mut self, delegation: Delegation) {
+        let queue = self.queues.entry(delegation.server().to_owned()).or_default();
+        if queue.farewells.len() < MOST_FAREWELLS {
+            queue.farewells.push_back(delegation);
+        }
     }
 
     /// The job could not be stored, and its client was told so.
@@ -184,6 +210,8 @@ impl Delegations {
                 self.sessions.entry(seat.clone()).or_default().push(presence.sid.clone());
                 if let Some(job) = job {
                     job.leave.joined();
+                    job.has_returned = job.was_in;
+                    job.was_in = true;
                 }
             }
             PresenceChange::Connected => return,
@@ -231,7 +259,7 @@ impl Delegations {
             self.dispatch(now, &server);
         }
         self.queues.retain(|_, queue| !queue.is_idle(now));
-        let opens = self.queues.values().filter(|queue| !queue.ready.is_empty()).filter_map(|queue| queue.not_before);
+        let opens = self.queues.values().filter(|queue| !queue.is_empty()).filter_map(|queue| queue.not_before);
         opens.filter(|at| *at > now).chain(self.timers.first().map(|(at, _)| *at)).min()
     }
 
@@ -303,6 +331,11 @@ impl Delegations {
     }
 
     fn dispatch(&mut self, now: Instant, server: &str) {
+        while let Some(Delegation { user, delay_id, .. }) = self.queues.get_mut(server).and_then(|q| q.farewell(now)) {
+            self.last += 1;
+            self.effects.push(Effect::Ask { serial: self.last, request: Request::Send, user, delay_id });
+            self.under_way.insert(self.last, server.to_owned());
+        }
         while let Some(serial) = self.queues.get(server).and_then(|queue| queue.next(now)) {
             let Some(job) = self.jobs.get_mut(&serial) else { return };
             // Time has passed in the queue: it may be another request now, or none.
@@ -325,13 +358,27 @@ impl Delegations {
 }
 
 impl Queue {
+    fn is_open(&self, now: Instant) -> bool {
+        self.under_way < MOST_UNDER_WAY && self.not_before.is_none_or(|at| at <= now)
+    }
+
+    /// The next of the farewells, which is under way then.
+    fn farewell(&mut self, now: Instant) -> Option<Delegation> {
+        let farewell = self.is_open(now).then(|| self.farewells.pop_front()).flatten();
+        self.under_way += usize::from(farewell.is_some());
+        farewell
+    }
+
     fn next(&self, now: Instant) -> Option<Serial> {
-        let open = self.under_way < MOST_UNDER_WAY && self.not_before.is_none_or(|at| at <= now);
-        self.ready.first().filter(|_| open).map(|(_, serial)| *serial)
+        self.ready.first().filter(|_| self.is_open(now)).map(|(_, serial)| *serial)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.farewells.is_empty()
     }
 
     fn is_idle(&self, now: Instant) -> bool {
-        self.ready.is_empty() && self.under_way == 0 && self.not_before.is_none_or(|at| at <= now)
+        self.is_empty() && self.under_way == 0 && self.not_before.is_none_or(|at| at <= now)
     }
 }
 

@@ -224,11 +224,16 @@ impl World {
 
     fn asked(&mut self, serial: Serial, request: Request, delay_id: String, server: String) {
         let now = self.now;
-        let (seat, event_id) = self.jobs[&serial];
-        assert_eq!(delay_id, format!("delay{event_id}"));
+        let event_id: u32 = delay_id.trim_start_matches("delay").parse().unwrap();
         assert!(self.under_way.iter().all(|other| other.serial != serial), "one request at a time");
         let busy = self.under_way.iter().filter(|other| other.server == server).count();
         assert!(busy < MOST_UNDER_WAY, "{server} is asked too much at a time");
+        let Some((seat, event)) = self.jobs.get(&serial).copied() else {
+            let held = self.holder.get(&event_id).is_some_and(|serial| self.delegations.jobs.contains_key(serial));
+            assert!(request == Request::Send && !held, "only the leave of a page that is no more");
+            return self.obey(serial, request, event_id, server);
+        };
+        assert_eq!(event, event_id);
         let replaced = self.current[&seat] != serial || self.holder[&event_id] != serial;
         assert!(!replaced, "replaced jobs ask for nothing");
         let person = &self.people[seat as usize];
@@ -245,6 +250,11 @@ impl World {
                 None => assert!(now >= self.reloaded_at + 10 * SECOND),
             }
         }
+        self.obey(serial, request, event_id, server);
+    }
+
+    fn obey(&mut self, serial: Serial, request: Request, event_id: u32, server: String) {
+        let now = self.now;
         let event = self.events.get_mut(&event_id).unwrap();
         let (answer, latency) = match self.mood {
             Mood::Down => (Answer::Failed, 5000),
@@ -368,7 +378,7 @@ fn goes_home(mut world: World) {
     }
     let Delegations { by_seat, by_event, per_user, sessions, timers, queues, under_way, .. } = &world.delegations;
     assert!(by_seat.is_empty() && by_event.is_empty() && per_user.is_empty() && sessions.is_empty());
-    assert!(timers.is_empty() && under_way.is_empty() && queues.values().all(|q| q.ready.is_empty()));
+    assert!(timers.is_empty() && under_way.is_empty() && queues.values().all(Queue::is_empty));
 }
 
 proptest! {
@@ -425,6 +435,25 @@ fn the_end_of_a_session_that_was_taken_over_is_no_leave_of_the_new_one() {
     world.leave(0, LeaveReason::ConnectionTimeout);
     world.pass(4 * SECOND);
     assert!(world.events[&0].sent, "that of the new one is");
+}
+
+#[test]
+fn a_page_that_was_reloaded_is_out_of_the_room_when_the_new_one_delegates() {
+    for reason in [LeaveReason::ClientInitiated, LeaveReason::DuplicateIdentity] {
+        let mut world = World::new();
+        world.join(0);
+        world.delegate(0, 3600);
+        world.delegate(0, 3600);
+        world.pass(SECOND);
+        assert!(!world.events[&0].sent, "the same page may delegate anew");
+        world.leave(0, reason);
+        world.pass(2 * SECOND);
+        world.join(0);
+        world.pass(SECOND);
+        world.delegate(0, 3600);
+        world.pass(SECOND);
+        assert!(world.events[&1].sent && !world.events[&2].sent && world.delegations.count() == 1);
+    }
 }
 
 #[test]
