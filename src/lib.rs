@@ -39,6 +39,7 @@
 //! - [`rtp`]: RTP and RTCP packets, codec payload descriptors. Pure.
 //! - [`turn`]: STUN and TURN for clients behind strict NATs: allocations, permissions, channels, peer policy, quotas. Pure.
 //! - [`store`]: what outlives a restart, in one file.
+//! - [`mixer`]: everybody else's audio as one stream, for callers who can take no more. Pure.
 //! - [`metrics`]: what is counted.
 //! - [`subscriber`]: whom an address stands for. Pure.
 //! - [`serve`]: starts and ends all of it.
@@ -52,6 +53,7 @@ pub mod http;
 pub mod livekit;
 pub mod matrix;
 pub mod metrics;
+pub mod mixer;
 pub mod net;
 pub mod operator;
 pub mod rtp;

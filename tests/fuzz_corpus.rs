@@ -135,6 +135,11 @@ fn data_packet() {
 }
 
 #[test]
+fn mixer() {
+    replay("mixer", fuzz::mixer::mixer);
+}
+
+#[test]
 fn access_token() {
     replay("access_token", fuzz::access_token);
 }
@@ -169,6 +174,7 @@ fn seeds_get_through_the_readers() {
             "classify" => classify::classify(&bytes) != classify::Datagram::Unknown,
             "turn_signed" if name == "seed-call" => relays_both_ways(&bytes),
             "turn_signed" => fuzz::turn::conversation(&bytes).allocated > 0,
+            "mixer" => fuzz::mixer::conversation(&bytes) > 20,
             "signal_request" if name.ends_with(".json") => decode_request_text(&text).is_ok(),
             "signal_request" => decode_request(&bytes).is_ok(),
             "join_request" if name == "seed-parameter" => decode_join_request(&text).is_ok(),
@@ -208,6 +214,29 @@ fn stream_packet() -> Vec<u8> {
     let chunk = proto::data_stream::Chunk { stream_id: "s".into(), content: vec![1; 20], ..Default::default() };
     let value = Some(proto::data_packet::Value::StreamChunk(chunk));
     proto::DataPacket { destination_identities: vec!["bob".into()], value, ..Default::default() }.encode_to_vec()
+}
+
+/// Two who sing, in RED and plain, with a packet lost, another twice as long, a silence, and a telephone.
+fn voices() -> Vec<u8> {
+    let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip).expect("an encoder");
+    encoder.set_bitrate(opus::Bitrate::Bits(24_000)).expect("a rate");
+    let mut steps = Vec::new();
+    for n in 0..24usize {
+        let samples = if n == 9 { 1920 } else { 960 };
+        let pcm: Vec<i16> = (0..samples).map(|t| (((n * 960 + t) as f32 * 0.03).sin() * 9000.0) as i16).collect();
+        let frame = encoder.encode_vec(&pcm, 250).expect("a frame");
+        let red = [&[0x6f][..], &frame].concat();
+        let (what, payload) = if n % 4 == 3 { (0x18, &red) } else { (0x06, &frame) };
+        steps.extend([what, 20, 8, payload.len() as u8]);
+        steps.extend(payload);
+        if n == 5 {
+            steps.extend([3, 1, 0, 0, 4, 15, 6, 0]);
+        }
+    }
+    steps.extend([0, 30, 0, 0, 2, 0x40, 0, 0, 0x29, 20, 8, 160]);
+    steps.extend([0x2f; 160]);
+    steps.extend([0, 5, 0, 0]);
+    steps
 }
 
 /// The length of a descriptor, that one, and another.
@@ -284,6 +313,8 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     add("data_packet", "user", &user_packet());
     add("data_packet", "stream", &stream_packet());
     add("access_token", "grants", CLAIMS.as_bytes());
+
+    add("mixer", "voices", &voices());
 
     add("framing", "three", &[&[3][..], b"\0\x03abc\0\0\0\x01d\0\x05efg"].concat());
     add("framing", "too-long", &[1, 0xff, 0xff, 0]);

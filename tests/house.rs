@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 6] = ["rtp", "transport", "sfu", "turn", "livekit", "focus"];
+const PURE: [&str; 7] = ["rtp", "transport", "sfu", "turn", "livekit", "focus", "mixer"];
 
 /// What a pure module may not name, and what to do instead.
 const IMPURE: [(&str, &str); 11] = [

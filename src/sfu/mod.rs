@@ -65,6 +65,7 @@ pub use event::{DataChannel, Description, Event, EventKind, FailureReason, LineS
 pub use ids::WorkerId;
 pub use info::*;
 pub use layer_selector::TrackSettings;
+pub(crate) use loudest::Loudest;
 pub use room::RoomOptions;
 pub use routes::AddressChange;
 
