@@ -35,6 +35,7 @@
 //! - [`transport`]: one peer connection: SDP, ICE, DTLS, RTP, data channels. Pure.
 //! - [`rtp`]: RTP and RTCP packets, codec payload descriptors. Pure.
 //! - [`turn`]: STUN and TURN for clients behind strict NATs: allocations, permissions, channels, peer policy, quotas. Pure.
+//! - [`focus`]: calls of the VoIP module (`m.call.*`) with a Matrix user of ours, as a state machine. Pure.
 //! - [`metrics`]: what is counted.
 //! - [`subscriber`]: whom an address stands for. Pure.
 //! - [`serve`]: starts and ends all of it.
@@ -43,6 +44,7 @@
 //! run in virtual time under test. `tests/house.rs` holds the modules to it.
 
 pub mod config;
+pub mod focus;
 pub mod http;
 pub mod livekit;
 pub mod matrix;
