@@ -271,3 +271,19 @@ fn who_is_on_the_line() {
     assert_eq!(bench.wait_s(1), []);
     assert_eq!(assert(&mut bench, None), [Said(Kind::AssertedIdentity(Identity::default()))]);
 }
+
+/// A new description may restart ICE, and brings candidates of its own.
+#[test]
+fn each_description_has_its_candidates() {
+    let mut bench = Bench::new();
+    let leg = bench.established();
+    let passes = |bench: &mut Bench| !bench.hear("alice1", Kind::Candidates(vec![candidate(1); 64])).is_empty();
+    assert_eq!([(); 3].map(|()| passes(&mut bench)), [true, true, false]);
+    bench.hear("alice1", negotiate(true, theirs()));
+    assert_eq!([(); 3].map(|()| passes(&mut bench)), [true, true, false]);
+    bench.media_answers(leg, 2, ours());
+    share_screen(&mut bench, leg);
+    bench.media_offers(leg, 3, both());
+    bench.hear("alice1", negotiate(false, theirs()));
+    assert_eq!([(); 3].map(|()| passes(&mut bench)), [true, true, false]);
+}
