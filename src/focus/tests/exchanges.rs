@@ -23,6 +23,7 @@ fn they_offer() {
     assert_eq!(bench.hear("alice1", negotiate(true, more)), expected);
     assert_eq!(bench.media_answers(leg, 2, ours()), [negotiated(false, ours(), &[camera()])]);
     assert_eq!(bench.media_answers(leg, 2, ours()), [], "once");
+    assert_eq!(bench.wait_s(3600), [], "nothing is waited for");
 }
 
 #[test]
@@ -33,6 +34,7 @@ fn we_offer_a_screen_and_take_it_back() {
     assert_eq!(bench.media_offers(leg, 2, both()), [negotiated(true, both(), &[camera(), screen()])]);
     let expected = [media(Media::PeerStreams(alice_streams())), media(Media::Answer { exchange: 2, sdp: theirs() })];
     assert_eq!(bench.hear("alice1", negotiate(false, theirs())), expected);
+    assert_eq!(bench.wait_s(3600), [], "nothing is waited for");
     assert_eq!(share_screen(&mut bench, leg), [], "it is there");
     let outs = bench.act(|focus, now| focus.streams_changed(now, leg, vec![camera()]));
     assert_eq!(outs, [media(Media::CreateOffer { exchange: 3, streams: vec![camera()] })]);
