@@ -39,7 +39,8 @@
 //! - [`rtp`]: RTP and RTCP packets, codec payload descriptors. Pure.
 //! - [`turn`]: STUN and TURN for clients behind strict NATs: allocations, permissions, channels, peer policy, quotas. Pure.
 //! - [`store`]: what outlives a restart, in one file.
-//! - [`mixer`]: everybody else's audio as one stream, for callers who can take no more. Pure.
+//! - [`focus`]: calls of the VoIP module (`m.call.*`) with a Matrix user of ours, as a state machine. Pure. No bot drives it yet.
+//! - [`mixer`]: everybody else's audio as one stream, for callers who can take no more. Pure. No room feeds it yet.
 //! - [`metrics`]: what is counted.
 //! - [`subscriber`]: whom an address stands for. Pure.
 //! - [`serve`]: starts and ends all of it.
@@ -49,6 +50,7 @@
 //! run in virtual time under test. `tests/house.rs` holds the modules to it.
 
 pub mod config;
+pub mod focus;
 pub mod http;
 pub mod livekit;
 pub mod matrix;

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use livekit_protocol as proto;
+use parlour::focus::Content;
+use parlour::focus::data_channel::Message;
 use parlour::livekit::{Claims, decode_join_request, decode_request, decode_request_text};
 use parlour::matrix::RoomEvent;
 use parlour::rtp::dependency_descriptor::Descriptor;
@@ -16,7 +18,7 @@ use parlour::rtp::header::{Form, Header, HeaderWriter, Packet};
 use parlour::rtp::{h264, ntp, red, rtcp, twcc, vp8, vp9};
 use parlour::transport::classify;
 use parlour::transport::sdp::SessionDescription;
-use prost::Message;
+use prost::Message as _;
 
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
@@ -145,6 +147,16 @@ fn access_token() {
 }
 
 #[test]
+fn call_event() {
+    replay("call_event", fuzz::focus::call_event);
+}
+
+#[test]
+fn focus_message() {
+    replay("focus_message", fuzz::focus::focus_message);
+}
+
+#[test]
 fn seeds_are_in_the_corpus() {
     for (target, name, bytes) in seeds() {
         let path = corpus().join(target).join(name);
@@ -182,6 +194,8 @@ fn seeds_get_through_the_readers() {
             "data_packet" => proto::DataPacket::decode(&bytes[..]).is_ok_and(|packet| packet.value.is_some()),
             "access_token" => serde_json::from_slice::<Claims>(&bytes).is_ok_and(|claims| claims.video.is_some()),
             "room_event" => serde_json::from_slice(&bytes).is_ok_and(|json| RoomEvent::parse(&json).is_some()),
+            "call_event" => reads_as_call_event(&text),
+            "focus_message" => Message::parse(&text).is_ok(),
             _ => true,
         };
         assert!(understood, "{target}/{name}");
@@ -190,6 +204,29 @@ fn seeds_get_through_the_readers() {
 
 const CALL_MEMBER: &str = r#"{"application":"m.call","call_id":"","device_id":"D","expires":14400000,"focus_active":{"type":"livekit",
 "focus_selection":"multi_sfu"},"foci_preferred":[{"type":"livekit","livekit_service_url":"https://rtc.example.org"}]}"#;
+fn reads_as_call_event(text: &str) -> bool {
+    let (event_type, content) = text.split_once('\n').expect("a type and a content");
+    let content = serde_json::from_str(content).expect("JSON");
+    Content::parse(event_type, &content).is_ok()
+}
+
+const INVITE: &str = r#"m.call.invite
+{"call_id":"c","party_id":"p","version":"1","lifetime":60000,"invitee":"@b:x","offer":{"type":"offer","sdp":"v=0"},
+"conf_id":"f","device_id":"D","sender_session_id":"s","dest_session_id":"t","seq":0,
+"sdp_stream_metadata":{"a":{"purpose":"m.usermedia","audio_muted":true,"video_muted":false}}}"#;
+
+const CANDIDATES: &str = r#"m.call.candidates
+{"call_id":"c","version":0,"candidates":[{"candidate":"candidate:1","sdpMid":"0","sdpMLineIndex":0},{"candidate":""}]}"#;
+
+const NEGOTIATE: &str = r#"m.call.negotiate
+{"call_id":"c","party_id":"p","version":"1","lifetime":1.5,"description":{"type":"answer","sdp":"v=0"},
+"org.matrix.msc3077.sdp_stream_metadata":{"a":{"purpose":"m.screenshare"}}}"#;
+
+const SUBSCRIPTION: &str = r#"{"type":"m.call.track_subscription","content":{
+"subscribe":[{"stream_id":"s","track_id":"t","width":640,"height":360}],"unsubscribe":[{"stream_id":"s","track_id":"u"}]}}"#;
+
+const FOCUS_STREAMS: &str = r#"{"type":"m.call.sdp_stream_metadata_changed","content":{"sdp_stream_metadata":{"s":{
+"user_id":"@a:x","device_id":"D","purpose":"m.usermedia","tracks":{"t":{"kind":"video","width":640,"height":360}}}}}}"#;
 
 const CLAIMS: &str = r#"{"iss":"key","sub":"@a:b","exp":1700000000,"nbf":1.6e9,"attributes":{"k":"v"},"kind":"standard",
 "video":{"room":"r","roomJoin":true,"canPublish":false,"canPublishSources":["camera"]},"name":"?~>"}"#;
@@ -315,6 +352,11 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     add("access_token", "grants", CLAIMS.as_bytes());
 
     add("mixer", "voices", &voices());
+    add("call_event", "invite", INVITE.as_bytes());
+    add("call_event", "candidates", CANDIDATES.as_bytes());
+    add("call_event", "negotiate", NEGOTIATE.as_bytes());
+    add("focus_message", "subscription", SUBSCRIPTION.as_bytes());
+    add("focus_message", "streams", FOCUS_STREAMS.as_bytes());
 
     add("framing", "three", &[&[3][..], b"\0\x03abc\0\0\0\x01d\0\x05efg"].concat());
     add("framing", "too-long", &[1, 0xff, 0xff, 0]);

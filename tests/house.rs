@@ -75,7 +75,7 @@ fn rooms_know_no_front_door() {
 #[test]
 fn str0m_stays_behind_transport() {
     let rule = [("str0m::", "wrap it in transport")];
-    let others = ["rtp", "sfu", "livekit", "matrix", "net", "http"];
+    let others = ["rtp", "sfu", "livekit", "focus", "matrix", "net", "http"];
     let found: Vec<String> = others.iter().flat_map(|module| offences(module, &rule)).collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
 }

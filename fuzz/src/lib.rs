@@ -3,6 +3,7 @@
 //! `fuzz_targets/` feeds them from libFuzzer; `tests/fuzz_corpus.rs` of the main package includes this file and feeds them
 //! from `corpus/`, so that whatever was found once is checked on every test run.
 
+pub mod focus;
 pub mod mixer;
 pub mod turn;
 
