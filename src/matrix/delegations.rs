@@ -1,8 +1,9 @@
 //! All delayed leaves that were delegated to us, who is in which call, and whose turn it is to ask its homeserver. PURE.
 //!
 //! One job per participant, which is the LiveKit room with the identity in it, and one per delayed event: a client that
-//! delegates anew, or the same event for another identity, replaces its job, which then asks for nothing any more,
-//! unless the page was reloaded between the two. Each homeserver is asked a few things at a time, the most urgent first, and nothing while it says "too many requests".
+//! delegates anew, or the same event for another identity, replaces its job, which then asks for nothing any more, unless
+//! the page was reloaded between the two. Each homeserver is asked a few things at a time, the most urgent first, and nothing
+//! while it says "too many requests".
 //! Driven by `delayed_leaves`; what becomes of a single job is `delayed_leave`'s.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
