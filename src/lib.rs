@@ -8,14 +8,14 @@
 //!    │      SignalRequest   │  worker threads, each with  │
 //!    │ ◀── SignalResponse ─ │  livekit ⇄ sfu ⇄ transport  │
 //!    ▼                      └─────────────────────────────┘
-//!   matrix ── OpenID, discovery ──▶ homeservers
+//!   matrix ── who is who, who is in which room ──▶ homeservers
 //! ```
 //!
 //! Five ways through it:
 //!
-//! - **A join**: [`http`] checks who asks with [`matrix`], and whether the room has them, and hands out an access token; the WebSocket brings it back, and
-//!   [`net::Node::join`] takes it to the worker that has the room, where a [`livekit`] session puts a participant into it.
-//! - **A kick**: the homeserver tells of it, [`matrix::RoomWatch`] voids the tokens and has [`net::Node`] end the sessions.
+//! - **A join**: [`http`] asks [`matrix`] who it is and whether the room has them ([`matrix::Admission`]), and hands out an
+//!   access token; the WebSocket brings it back, and [`net::Node::join`] takes it to the worker that has the room, where a
+//!   [`livekit`] session puts a participant into it.
 //! - **An offer**: the session gives it to the room; [`transport`] reads and answers the SDP, the room pairs its sections
 //!   with tracks and subscriptions (`sfu/publication.rs`, `sfu/subscription.rs`).
 //! - **A packet**: [`net`] reads a batch and hands other workers what is theirs, [`sfu::Sfu::receive`] finds the connection,
@@ -39,7 +39,8 @@
 //! - [`rtp`]: RTP and RTCP packets, codec payload descriptors. Pure.
 //! - [`turn`]: STUN and TURN for clients behind strict NATs: allocations, permissions, channels, peer policy, quotas. Pure.
 //! - [`store`]: what outlives a restart, in one file.
-//! - [`focus`]: calls of the VoIP module (`m.call.*`) with a Matrix user of ours, as a state machine. Pure. No bot drives it yet.
+//! - [`focus`]: calls of the VoIP module (`m.call.*`) with a Matrix user of ours, as a state machine. Pure. No bot drives it
+//!   yet.
 //! - [`mixer`]: everybody else's audio as one stream, for callers who can take no more. Pure. No room feeds it yet.
 //! - [`metrics`]: what is counted.
 //! - [`subscriber`]: whom an address stands for. Pure.
