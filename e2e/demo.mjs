@@ -14,7 +14,7 @@ async function stop(status, farewell) {
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => stop(0, "\n== Stopping"));
 
-stack = await startStack((what) => console.log(`== ${what}`));
+stack = await startStack((what) => console.log(`== ${what}`), { appservice: true });
 const [alice, bob, carol] = await Promise.all(["alice", "bob", "carol"].map((name) => stack.synapse.register(name)));
 const roomId = await alice.createRoom({ name: "Parlour", encrypted: true, members: [bob, carol] });
 
