@@ -50,7 +50,7 @@ export async function startTurnServer({ folder, kind = COTURN ? "coturn" : "parl
           workers,
           binary,
         });
-  return { ...server, kind, secret, tls, port: PORT };
+  return Object.assign(server, { kind, secret, tls, port: PORT });
 }
 
 /**
