@@ -43,6 +43,7 @@
 //!   yet.
 //! - [`mixer`]: everybody else's audio as one stream, for callers who can take no more. Pure. No room feeds it yet.
 //! - [`metrics`]: what is counted.
+//! - [`rate_limit`]: how often somebody may ask.
 //! - [`subscriber`]: whom an address stands for. Pure.
 //! - [`serve`]: starts and ends all of it.
 //! - [`operator`]: asks a running server, from the command line.
@@ -59,6 +60,7 @@ pub mod metrics;
 pub mod mixer;
 pub mod net;
 pub mod operator;
+pub mod rate_limit;
 pub mod rtp;
 pub mod serve;
 pub mod sfu;

@@ -4,9 +4,9 @@
 //! to `net`. Each route also exists under the prefixes that
 //! deployments use (`/livekit/jwt`, `/livekit/sfu`, the path of `public_url`); see [`prefix`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -18,10 +18,11 @@ use tower_http::services::ServeDir;
 
 use crate::config::Config;
 use crate::livekit::access_token::Keys;
+use crate::matrix::admission::unix_seconds;
 use crate::matrix::{MatrixRooms, OpenId};
 use crate::metrics::Metrics;
 use crate::net::Node;
-use rate_limit::RateLimit;
+use crate::rate_limit::RateLimit;
 
 mod appservice;
 pub mod calls;
@@ -37,7 +38,6 @@ mod join_request;
 mod moderate;
 mod prefix;
 mod proxy_protocol;
-mod rate_limit;
 mod request_id;
 mod server;
 mod signal;
@@ -60,8 +60,8 @@ pub struct App {
     pub rooms: MatrixRooms,
     pub appservice: Option<AppService>,
     pub metrics: Arc<Metrics>,
-    joins: RateLimit,
-    tokens: RateLimit,
+    joins: RateLimit<IpAddr>,
+    tokens: RateLimit<IpAddr>,
     /// Set when the process is about to end: nobody is let in any more.
     draining: AtomicBool,
     /// HTTP connections and the WebSockets that came from them.
@@ -145,8 +145,4 @@ fn homeserver_router(app: Arc<App>) -> Router {
 /// LiveKit's words; a client that meets them on `/rtc/v1` tries the older dialect.
 async fn not_found() -> Response {
     (StatusCode::NOT_FOUND, "404 page not found").into_response()
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

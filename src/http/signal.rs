@@ -26,6 +26,7 @@ use crate::livekit::{Claims, JoinRequest};
 use crate::matrix::Denied;
 use crate::net::JoinRefused;
 use crate::sfu::LeaveReason;
+use crate::subscriber::subscriber;
 
 /// Bytes, for identity and room name; LiveKit's.
 const LONGEST_NAME: usize = 256;
@@ -209,7 +210,7 @@ async fn check(
     only_v1: bool,
     validating: bool,
 ) -> Result<JoinRequest, Refusal> {
-    app.joins.check(client.0).map_err(|wait| Refusal::TooOften(wait.as_secs() + 1))?;
+    app.joins.check(&subscriber(client.0)).map_err(|wait| Refusal::TooOften(wait.as_secs() + 1))?;
     let query = Query::parse(uri.query().unwrap_or_default());
     let claims = authorised(app, &query, headers)?;
     if app.is_draining() {

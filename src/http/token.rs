@@ -27,6 +27,7 @@ use crate::matrix::identity::{CALL_SLOT, device_identity, device_member_identity
 use crate::matrix::openid::OpenIdError;
 use crate::matrix::{Asker, Voucher};
 use crate::sfu::RoomOptions;
+use crate::subscriber::subscriber;
 
 const LARGEST_BODY: usize = 1024 * 1024;
 
@@ -158,7 +159,7 @@ pub(super) async fn read<T: DeserializeOwned>(app: &App, client: ClientAddress, 
 
 /// Before anything is read: who asks too often, or too late, is sent away.
 pub(super) fn admit(app: &App, client: ClientAddress) -> Result<(), MatrixError> {
-    app.tokens.check(client.0).map_err(MatrixError::limited)?;
+    app.tokens.check(&subscriber(client.0)).map_err(MatrixError::limited)?;
     if app.is_draining() {
         return Err(MatrixError::shutting_down());
     }
@@ -242,7 +243,7 @@ pub(super) async fn verified(app: &App, token: OpenIdToken) -> Result<Caller, Ma
 
 /// Users of other servers can only listen, unless the operator lets them do more.
 pub(super) fn can_publish(app: &App, caller: &Caller) -> bool {
-    app.rooms.admission.may_publish(server_of(&caller.user_id))
+    app.config.may_publish(server_of(&caller.user_id))
 }
 
 async fn token_and_url(

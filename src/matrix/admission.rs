@@ -9,12 +9,9 @@
 //! good for a connection that passes here again. So a fresh token never gives more than the first would have given.
 
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota};
 use tokio::time::timeout;
 
 use super::calls::{Participant, server_of};
@@ -23,6 +20,7 @@ use super::{Calls, HomeserverError, Membership, Revocations, RoomRules, Unknown}
 use crate::config::Config;
 use crate::livekit::{Claims, RoomMember};
 use crate::metrics::Metrics;
+use crate::rate_limit::RateLimit;
 
 /// How long an access token is good for joining, in seconds. A client in the call gets fresh ones all the time.
 pub const TOKEN_VALIDITY_S: u64 = 3600;
@@ -37,9 +35,9 @@ pub struct Admission {
     rules: Arc<RoomRules>,
     calls: Arc<Calls>,
     revocations: Arc<Revocations>,
-    user_tokens: Pace,
+    user_tokens: RateLimit<String>,
     /// Of remote servers.
-    server_tokens: Pace,
+    server_tokens: RateLimit<String>,
     metrics: Arc<Metrics>,
 }
 
@@ -147,8 +145,8 @@ impl Admission {
         metrics: Arc<Metrics>,
     ) -> Admission {
         Admission {
-            user_tokens: Pace::per_minute(config.limits.tokens_per_minute_per_user),
-            server_tokens: Pace::per_minute(config.limits.tokens_per_minute_per_server),
+            user_tokens: RateLimit::per_minute(config.limits.tokens_per_minute_per_user),
+            server_tokens: RateLimit::per_minute(config.limits.tokens_per_minute_per_server),
             config,
             membership,
             rules,
@@ -169,9 +167,9 @@ impl Admission {
         let server = server_of(asker.user);
         self.server_allowed(server)?;
         if !self.config.is_local(server) {
-            self.server_tokens.check(server).map_err(Denied::ServerTooOften)?;
+            self.server_tokens.check(&server.to_owned()).map_err(Denied::ServerTooOften)?;
         }
-        self.user_tokens.check(asker.user).map_err(Denied::TooOften)?;
+        self.user_tokens.check(&asker.user.to_owned()).map_err(Denied::TooOften)?;
         let member = RoomMember { room: room_id.to_owned(), slot: slot_id.to_owned(), user: asker.user.to_owned() };
         let alias = room_alias(room_id, slot_id);
         let participant = Participant { alias: alias.clone(), identity: asker.identity.to_owned() };
@@ -192,12 +190,13 @@ impl Admission {
             return Err(Denied::NotJoined);
         }
 
-        let mut claims = Claims::for_room(asker.identity, &alias, self.may_publish(server), now, TOKEN_VALIDITY_S);
+        let mut claims =
+            Claims::for_room(asker.identity, &alias, self.config.may_publish(server), now, TOKEN_VALIDITY_S);
         claims.nbf = Some(nbf);
         self.calls.expect(&member, participant, now + TOKEN_VALIDITY_S, now);
         claims.matrix = Some(member);
         // A homeserver that passes the request on has seen to it that no stranger asks.
-        let may_create = self.may_create(server) || asker.voucher == Voucher::Homeserver;
+        let may_create = self.config.may_create(server) || asker.voucher == Voucher::Homeserver;
         Ok(Ticket { claims, alias, may_create })
     }
 
@@ -210,7 +209,7 @@ impl Admission {
     }
 
     async fn decide_elsewhere(&self, user: &str, server: &str, room_id: &str) -> Result<(), Denied> {
-        self.user_tokens.check(user).map_err(Denied::TooOften)?;
+        self.user_tokens.check(&user.to_owned()).map_err(Denied::TooOften)?;
         let mut witnesses = self.calls.local_users_in(room_id);
         proven(self.membership.check(room_id, user, &witnesses).await)?;
         witnesses.insert(0, user.to_owned());
@@ -267,12 +266,6 @@ impl Admission {
         self.revocations.is_revoked(claims)
     }
 
-    /// Whether users of `server` may publish: on their own SFU they always can.
-    pub fn may_publish(&self, server: &str) -> bool {
-        let access = &self.config.access;
-        self.config.is_local(server) || access.remote_can_publish || access.publish.iter().any(|p| p.matches(server))
-    }
-
     /// To be called now and then.
     pub fn forget_idle(&self) {
         self.user_tokens.forget_idle();
@@ -281,11 +274,7 @@ impl Admission {
 
     /// Whether the call of a token's holder may be made anew: the token says that there was one.
     pub fn may_create_again(&self, claims: &Claims) -> bool {
-        claims.matrix.as_ref().is_some_and(|member| self.may_create(server_of(&member.user)))
-    }
-
-    fn may_create(&self, server: &str) -> bool {
-        self.config.is_local(server) || self.config.access.create.iter().any(|p| p.matches(server))
+        claims.matrix.as_ref().is_some_and(|member| self.config.may_create(server_of(&member.user)))
     }
 
     fn server_allowed(&self, server: &str) -> Result<(), Denied> {
@@ -353,30 +342,7 @@ fn proven(joined: Result<bool, Unknown>) -> Result<(), Denied> {
     }
 }
 
-/// How often one user or server may ask.
-struct Pace {
-    limiter: DefaultKeyedRateLimiter<String>,
-    clock: DefaultClock,
-}
-
-impl Pace {
-    fn per_minute(count: u32) -> Pace {
-        let quota = Quota::per_minute(NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN));
-        Pace { limiter: DefaultKeyedRateLimiter::keyed(quota), clock: DefaultClock::default() }
-    }
-
-    /// The error says how long to wait.
-    fn check(&self, who: &str) -> Result<(), Duration> {
-        self.limiter.check_key(&who.to_owned()).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
-    }
-
-    fn forget_idle(&self) {
-        self.limiter.retain_recent();
-        self.limiter.shrink_to_fit();
-    }
-}
-
-pub(super) fn unix_seconds() -> u64 {
+pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

@@ -1,32 +1,30 @@
-//! How often one client address may ask.
+//! How often somebody may ask: a client address, a user, a server. Used by `http` for addresses, by `matrix::Admission`.
 
-use std::net::IpAddr;
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
 
-use crate::subscriber::subscriber;
-
-pub struct RateLimit {
-    limiter: DefaultKeyedRateLimiter<IpAddr>,
+pub struct RateLimit<K: Clone + Eq + Hash> {
+    limiter: DefaultKeyedRateLimiter<K>,
     clock: DefaultClock,
 }
 
-impl RateLimit {
+impl<K: Clone + Eq + Hash> RateLimit<K> {
     /// All of a minute's requests may come at once.
-    pub fn per_minute(count: u32) -> RateLimit {
+    pub fn per_minute(count: u32) -> RateLimit<K> {
         let count = NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
         RateLimit { limiter: DefaultKeyedRateLimiter::keyed(Quota::per_minute(count)), clock: DefaultClock::default() }
     }
 
     /// The error says how long to wait.
-    pub fn check(&self, address: IpAddr) -> Result<(), Duration> {
-        self.limiter.check_key(&subscriber(address)).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+    pub fn check(&self, who: &K) -> Result<(), Duration> {
+        self.limiter.check_key(who).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 
-    /// Forgets addresses that have their whole quota back; to be called now and then.
+    /// Forgets those who have their whole quota back; to be called now and then.
     pub fn forget_idle(&self) {
         self.limiter.retain_recent();
         self.limiter.shrink_to_fit();
@@ -35,15 +33,19 @@ impl RateLimit {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
+    use crate::subscriber::subscriber;
 
     #[test]
     fn addresses_have_limits_of_their_own_and_a_v6_network_has_one() {
         let limit = RateLimit::per_minute(2);
-        let check = |address: &str| limit.check(address.parse().unwrap()).is_ok();
+        let of = |address: &str| subscriber(address.parse::<IpAddr>().unwrap());
+        let check = |address: &str| limit.check(&of(address)).is_ok();
         assert!(check("1.2.3.4") && check("::ffff:1.2.3.4") && !check("1.2.3.4") && check("1.2.3.5"));
         assert!(check("2001:db8::1") && check("2001:db8::2") && !check("2001:db8::3") && check("2001:db8:0:1::1"));
-        let wait = limit.check("1.2.3.4".parse().unwrap()).unwrap_err();
+        let wait = limit.check(&of("1.2.3.4")).unwrap_err();
         assert!(wait > Duration::from_secs(20) && wait <= Duration::from_secs(30), "{wait:?}");
     }
 }
