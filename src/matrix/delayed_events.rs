@@ -11,12 +11,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Method, StatusCode, redirect};
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::address_guard::AddressGuard;
 use super::calls::server_of;
 use super::delayed_leave::{Answer as Outcome, Request};
 use super::guarded_client::{Answer, FetchError, GuardedClient};
@@ -125,16 +124,8 @@ struct Said {
 impl DelayedEvents {
     /// The error is a sentence for the operator.
     pub fn new(config: Arc<Config>, homeserver: Arc<Homeserver>) -> Result<DelayedEvents, String> {
-        let federation = &config.federation;
-        let guard = AddressGuard::new(federation.allow_private.clone());
-        let guarded = GuardedClient::new(guard, federation.extra_ca_file.as_deref())?;
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(guarded.tls_config())
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .timeout(TIMEOUT)
-            .build()
-            .map_err(|e| e.to_string())?;
+        let guarded = GuardedClient::configured(&config.federation)?;
+        let client = guarded.unguarded().no_proxy().timeout(TIMEOUT).build().map_err(|e| e.to_string())?;
         Ok(DelayedEvents {
             discovery: ServerDiscovery::new(guarded),
             config,

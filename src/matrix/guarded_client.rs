@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::address_guard::AddressGuard;
 use super::server_name::Host;
+use crate::config::Federation;
 
 /// Well-known documents and userinfo answers are a few hundred bytes; some well-known documents carry much else.
 const LARGEST_BODY: usize = 64 * 1024;
@@ -86,9 +87,15 @@ impl GuardedClient {
         Ok(GuardedClient { dns, tls: tls(extra_ca)?, guard })
     }
 
-    /// Which certificates are trusted, for other clients.
-    pub fn tls_config(&self) -> rustls::ClientConfig {
-        self.tls.clone()
+    /// With what `[federation]` opens and trusts.
+    pub fn configured(federation: &Federation) -> Result<GuardedClient, String> {
+        GuardedClient::new(AddressGuard::new(federation.allow_private.clone()), federation.extra_ca_file.as_deref())
+    }
+
+    /// A client for servers whose URL the operator has configured: it trusts the same certificates, goes to any address, and
+    /// follows no redirect to where nobody has configured it to go.
+    pub fn unguarded(&self) -> reqwest::ClientBuilder {
+        unguarded(self.tls.clone())
     }
 
     /// GETs `path`, which starts with `/` and may have a query.
@@ -160,9 +167,7 @@ impl GuardedClient {
         body: Option<&Value>,
     ) -> Result<Answer, FetchError> {
         let url = endpoint.url(path).ok_or(FetchError::NotFound)?;
-        let mut client = reqwest::Client::builder()
-            .tls_backend_preconfigured(self.tls.clone())
-            .redirect(redirect::Policy::none())
+        let mut client = unguarded(self.tls.clone())
             .no_proxy()
             .https_only(true)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -212,6 +217,11 @@ impl Endpoint {
         let url = Url::parse(&format!("https://{authority}:{}{path}", self.port)).ok()?;
         (url.host()?.to_owned() == expected).then_some(url)
     }
+}
+
+/// As [`GuardedClient::unguarded`].
+pub(super) fn unguarded(tls: rustls::ClientConfig) -> reqwest::ClientBuilder {
+    reqwest::Client::builder().tls_backend_preconfigured(tls).redirect(redirect::Policy::none())
 }
 
 pub(super) fn tls(extra_ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, StatusCode, redirect};
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -139,9 +139,8 @@ struct Refusal {
 impl Homeserver {
     /// `tokens`: those of the application service when it is enabled. The error is a sentence for the operator.
     pub fn new(config: &Config, tokens: Option<&AppServiceTokens>) -> Result<Homeserver, String> {
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(guarded_client::tls(config.federation.extra_ca_file.as_deref())?)
-            .redirect(redirect::Policy::none())
+        let tls = guarded_client::tls(config.federation.extra_ca_file.as_deref())?;
+        let client = guarded_client::unguarded(tls)
             // A token is nobody's but the homeserver's, whatever HTTP_PROXY says.
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)

@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
-use reqwest::redirect;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::address_guard::AddressGuard;
 use super::cache::Cache;
 use super::guarded_client::{Answer, FetchError, GuardedClient};
 use super::server_discovery::ServerDiscovery;
@@ -100,15 +98,8 @@ struct Userinfo {
 
 impl OpenId {
     pub fn new(config: Arc<Config>) -> Result<OpenId, String> {
-        let federation = &config.federation;
-        let guard = AddressGuard::new(federation.allow_private.clone());
-        let guarded = GuardedClient::new(guard, federation.extra_ca_file.as_deref())?;
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(guarded.tls_config())
-            .redirect(redirect::Policy::none())
-            .timeout(DEADLINE)
-            .build()
-            .map_err(|e| e.to_string())?;
+        let guarded = GuardedClient::configured(&config.federation)?;
+        let client = guarded.unguarded().timeout(DEADLINE).build().map_err(|e| e.to_string())?;
         Ok(OpenId {
             client,
             discovery: ServerDiscovery::new(guarded),
