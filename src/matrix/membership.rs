@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::calls::server_of;
 use super::homeserver::{Homeserver, HomeserverError};
 use remembered::Remembered;
 
@@ -54,7 +55,7 @@ impl Membership {
     /// Drops what is remembered of `user` and of the user's server, or of everybody, in `room`. Answers that are under way
     /// are asked for anew.
     pub fn forget(&self, room: &str, user: Option<&str>) {
-        self.memory().forget(room, user.map(|user| [user, server_of(user)]));
+        self.memory().forget(room, user.map(|user| [user, server_in(user)]));
     }
 
     /// The homeserver pushes events to us: it is heard of who leaves.
@@ -67,7 +68,7 @@ impl Membership {
         if !room.starts_with('!') {
             return Ok(false);
         }
-        let is_remote = server_of(whom) != self.server_name;
+        let is_remote = server_in(whom) != self.server_name;
         let mut waits = LAG.iter().filter(|_| is_remote);
         loop {
             if self.memory().is_joined(room, whom, Instant::now()) {
@@ -126,7 +127,7 @@ impl Membership {
         for lender in self.lenders(whom, known) {
             match self.homeserver.joined_members(room, lender).await {
                 Ok(members) if is_user(whom) => return Ok(members.contains(whom)),
-                Ok(members) => return Ok(members.iter().any(|member| server_of(member) == whom)),
+                Ok(members) => return Ok(members.iter().any(|member| server_in(member) == whom)),
                 Err(HomeserverError::Invalid) => return Ok(false),
                 // The list is refused to who is not in the room, but also to us for users whom we may not act as.
                 Err(HomeserverError::Forbidden) if lender == Some(whom) => {
@@ -191,7 +192,7 @@ fn is_user(whom: &str) -> bool {
     whom.starts_with('@')
 }
 
-/// Of a user, or of a server itself.
-fn server_of(whom: &str) -> &str {
-    if is_user(whom) { whom.split_once(':').map_or("", |(_, server)| server) } else { whom }
+/// That of a user, or the server itself.
+fn server_in(whom: &str) -> &str {
+    if is_user(whom) { server_of(whom) } else { whom }
 }

@@ -35,45 +35,20 @@ const STALE: Duration = Duration::from_secs(30);
 const MOST_WITNESSES: usize = 3;
 
 pub struct RoomWatch {
-    config: Arc<Config>,
-    homeserver: Arc<Homeserver>,
-    membership: Arc<Membership>,
-    rules: Arc<RoomRules>,
-    calls: Arc<Calls>,
-    revocations: Arc<Revocations>,
-    reaper: Option<Arc<Reaper>>,
-    node: Node,
-    metrics: Arc<Metrics>,
-    last_transaction: Mutex<Option<Instant>>,
+    pub(super) config: Arc<Config>,
+    pub(super) homeserver: Arc<Homeserver>,
+    pub(super) membership: Arc<Membership>,
+    pub(super) rules: Arc<RoomRules>,
+    pub(super) calls: Arc<Calls>,
+    pub(super) revocations: Arc<Revocations>,
+    pub(super) reaper: Option<Arc<Reaper>>,
+    pub(super) node: Node,
+    pub(super) metrics: Arc<Metrics>,
+    /// `None` at first.
+    pub(super) last_transaction: Mutex<Option<Instant>>,
 }
 
 impl RoomWatch {
-    #[allow(clippy::too_many_arguments)]
-    pub fn new(
-        config: Arc<Config>,
-        homeserver: Arc<Homeserver>,
-        membership: Arc<Membership>,
-        rules: Arc<RoomRules>,
-        calls: Arc<Calls>,
-        revocations: Arc<Revocations>,
-        reaper: Option<Arc<Reaper>>,
-        node: Node,
-        metrics: Arc<Metrics>,
-    ) -> RoomWatch {
-        RoomWatch {
-            config,
-            homeserver,
-            membership,
-            rules,
-            calls,
-            revocations,
-            reaper,
-            node,
-            metrics,
-            last_transaction: Mutex::new(None),
-        }
-    }
-
     /// The homeserver has pushed a transaction, with whatever in it.
     pub fn transaction_arrived(&self) {
         *self.last_transaction.lock().expect("no panic while held") = Some(Instant::now());

@@ -3,7 +3,7 @@
 //! `serve` makes one and runs it; `http` asks its parts.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
@@ -56,17 +56,18 @@ impl MatrixRooms {
         let reaper = reaper.map_err(|e| e.to_string())?.map(Arc::new);
         let events = Arc::new(DelayedEvents::new(config.clone(), homeserver.clone())?);
         let delayed_leaves = DelayedLeaves::start(events, store, metrics.clone())?;
-        let watch = Arc::new(RoomWatch::new(
+        let watch = Arc::new(RoomWatch {
             config,
-            homeserver.clone(),
+            homeserver: homeserver.clone(),
             membership,
             rules,
-            calls.clone(),
+            calls: calls.clone(),
             revocations,
-            reaper.clone(),
+            reaper: reaper.clone(),
             node,
             metrics,
-        ));
+            last_transaction: Mutex::default(),
+        });
         Ok(MatrixRooms { homeserver, calls, admission, watch, reaper, delayed_leaves })
     }
 
